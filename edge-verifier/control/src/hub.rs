@@ -1,0 +1,204 @@
+//! The revocation hub: a Durable Object that holds the newest head and tells every isolate of it.
+//!
+//! Isolates ask with the head they have and are answered when there is a newer one, or after [`MAX_WAIT`], so
+//! each always knows how old its knowledge is. The hub refuses what isn't signed, isn't its issuer's or is older than what
+//! it holds; the entry script lets only the issuer (the push secret) come this far.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use countersign_shared::revocation::{Head, MAX_HEAD_BYTES};
+use countersign_shared::{KeySet, Signature};
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+use serde::{Deserialize, Serialize};
+use worker::{
+    Date, Delay, DurableObject, Env, Headers, Method, Request, Response, Result, State, durable_object,
+};
+
+use crate::host_crypto::verify_ed25519;
+
+/// How long a question is kept waiting at most. With a heartbeat each second, an isolate's knowledge stays under 5 s old.
+const MAX_WAIT: Duration = Duration::from_secs(3);
+/// How many questions may wait at once; more are answered at once, which costs them only their turn.
+const MAX_WAITING: usize = 10_000;
+const STORAGE_KEY: &str = "head";
+
+/// A head and when it came.
+#[derive(Clone, Serialize, Deserialize)]
+struct Held {
+    jws: String,
+    epoch: u64,
+    seq: u64,
+    as_of: i64,
+    /// Milliseconds since the Unix epoch by the hub's clock, when news of this `as_of` arrived.
+    received_at: u64,
+}
+
+impl Held {
+    const fn position(&self) -> (u64, u64) {
+        (self.epoch, self.seq)
+    }
+}
+
+/// See the module's text. One for each issuer (and region); addressed by name.
+#[durable_object]
+pub struct RevocationHub {
+    state: State,
+    env: Env,
+    held: RefCell<Option<Held>>,
+    loaded: Cell<bool>,
+    waiting: RefCell<Vec<oneshot::Sender<()>>>,
+}
+
+impl DurableObject for RevocationHub {
+    fn new(state: State, env: Env) -> Self {
+        Self { state, env, held: RefCell::default(), loaded: Cell::default(), waiting: RefCell::default() }
+    }
+
+    async fn fetch(&self, request: Request) -> Result<Response> {
+        self.load().await?;
+        match request.method() {
+            Method::Put => self.push(request).await,
+            Method::Get => self.ask(&request).await,
+            _ => error(405, "METHOD_NOT_ALLOWED", "The hub answers GET and PUT"),
+        }
+    }
+}
+
+impl RevocationHub {
+    /// Reads what was held before a restart.
+    async fn load(&self) -> Result<()> {
+        if !self.loaded.get() {
+            let stored = self.state.storage().get(STORAGE_KEY).await?;
+            // Someone else may have loaded, and even pushed, meanwhile.
+            if !self.loaded.replace(true) {
+                *self.held.borrow_mut() = stored;
+            }
+        }
+        Ok(())
+    }
+
+    /// `PUT`: the body is a head.
+    async fn push(&self, mut request: Request) -> Result<Response> {
+        let body = request.bytes().await?;
+        if body.len() > MAX_HEAD_BYTES {
+            return error(413, "PAYLOAD_TOO_LARGE", "A head has at most 256 KiB");
+        }
+        let statement = match self.verify(&body).await {
+            Ok(statement) => statement,
+            Err(message) => return error(400, "INVALID_HEAD", &message),
+        };
+        let Ok(jws) = String::from_utf8(body) else { return error(400, "INVALID_HEAD", "not a JWS") };
+
+        let newer_content = {
+            let mut held = self.held.borrow_mut();
+            let (position, as_of) =
+                held.as_ref().map_or(((0, 0), i64::MIN), |held| (held.position(), held.as_of));
+            if (statement.position(), statement.as_of.0) < (position, as_of) {
+                let (epoch, seq) = position;
+                let message = format!("The hub holds epoch {epoch} seq {seq} as of {as_of}, which is newer");
+                return error_with(409, "OLDER_HEAD", &message, Position { epoch, seq });
+            }
+            let newer_content = held.is_none() || statement.position() > position;
+            // A heartbeat sent twice is no news: it must not make old knowledge look fresh.
+            if newer_content || statement.as_of.0 > as_of {
+                let received_at = Date::now().as_millis();
+                *held = Some(Held {
+                    jws,
+                    epoch: statement.epoch,
+                    seq: statement.seq,
+                    as_of: statement.as_of.0,
+                    received_at,
+                });
+            }
+            newer_content
+        };
+        let held = self.held.borrow().clone();
+        self.state.storage().put(STORAGE_KEY, held).await?;
+        if newer_content {
+            // Those who gave up waiting are gone; nothing is lost by telling them.
+            self.waiting.take().into_iter().for_each(|waiting| _ = waiting.send(()));
+        }
+        Response::from_json(&Position { epoch: statement.epoch, seq: statement.seq })
+    }
+
+    /// Whether the bytes are a head that holds; if not, why.
+    async fn verify(&self, jws: &[u8]) -> core::result::Result<Head, String> {
+        let variable = |name: &str| {
+            self.env.var(name).map(|value| value.to_string()).map_err(|_| format!("{name} is not set"))
+        };
+        let keys =
+            KeySet::parse(variable("REVOCATION_KEYS")?.as_bytes()).map_err(|error| error.to_string())?;
+        let issuer = variable("ISSUER_URL")?;
+        let prepared = Head::prepare(jws, &keys).map_err(|refusal| refusal.to_string())?;
+        let key = &keys.keys()[prepared.key_index()];
+        let holds = verify_ed25519(key, prepared.signature(), prepared.signing_input(jws)).await;
+        let verdict = if holds { Signature::Valid } else { Signature::Invalid };
+        let (head, _) = prepared.finish(verdict, &issuer).map_err(|error| error.to_string())?;
+        Ok(head)
+    }
+
+    /// `GET ?epoch=…&seq=…&wait_ms=…`: the head as soon as it is newer than that, at the latest after `wait_ms`. 503 if there is none.
+    async fn ask(&self, request: &Request) -> Result<Response> {
+        let url = request.url()?;
+        let parameter = |name: &str| {
+            let value = url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+            value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let known = (parameter("epoch"), parameter("seq"));
+        let wait = Duration::from_millis(parameter("wait_ms")).min(MAX_WAIT);
+        let has_news = || self.held.borrow().as_ref().is_some_and(|held| held.position() > known);
+        if !has_news() && !wait.is_zero() {
+            self.wait_for_news(wait).await;
+        }
+        let Some(held) = self.held.borrow().clone() else {
+            return error(503, "NO_HEAD", "The issuer has not pushed a head yet");
+        };
+        let headers = Headers::new();
+        headers.set("content-type", "application/jose")?;
+        headers.set(
+            "x-countersign-age-ms",
+            &Date::now().as_millis().saturating_sub(held.received_at).to_string(),
+        )?;
+        Ok(Response::ok(held.jws)?.with_headers(headers))
+    }
+
+    async fn wait_for_news(&self, wait: Duration) {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.retain(|waiting| !waiting.is_canceled());
+            if waiting.len() >= MAX_WAITING {
+                return;
+            }
+            waiting.push(sender);
+        }
+        if let Either::Right(((), receiver)) = select(receiver, Delay::from(wait)).await {
+            drop(receiver);
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Position {
+    epoch: u64,
+    seq: u64,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a, D> {
+    code: &'a str,
+    message: &'a str,
+    details: D,
+}
+
+fn error(status: u16, code: &str, message: &str) -> Result<Response> {
+    #[derive(Serialize)]
+    struct Nothing {}
+    error_with(status, code, message, Nothing {})
+}
+
+fn error_with(status: u16, code: &str, message: &str, details: impl Serialize) -> Result<Response> {
+    Ok(Response::from_json(&ErrorBody { code, message, details })?.with_status(status))
+}

@@ -1,0 +1,144 @@
+// The way of a request: token → decision → upstream.
+
+import { problem, unavailable } from "./answers.ts";
+import { KeyFeed } from "./keys.ts";
+import { alarm } from "./refresh.ts";
+import { RevocationFeed } from "./revocations.ts";
+import { type Env, type Settings, readSettings } from "./settings.ts";
+import { type Identity, type Verdict, Verifier } from "./verifier.ts";
+import { verifierExports } from "./wasm.ts";
+
+/** Headers that only the edge may set on a request to the upstream. */
+const IDENTITY_PREFIX = "x-countersign-";
+
+/** Everything the isolate holds. Each request sees the same. */
+interface Isolate {
+  readonly settings: Settings;
+  readonly verifier: Verifier;
+  readonly keys: KeyFeed;
+  readonly revocations: RevocationFeed;
+}
+
+let isolate: Isolate | undefined;
+
+/** Throws what `readSettings` throws. Variables cannot change under a running isolate: a deployment starts new ones. */
+function theIsolate(env: Env): Isolate {
+  if (isolate === undefined) {
+    const settings = readSettings(env);
+    const verifier = new Verifier(verifierExports);
+    verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
+    const revocations = new RevocationFeed(verifier, settings, env);
+    isolate = { settings, verifier, keys: new KeyFeed(verifier, settings), revocations };
+  }
+  return isolate;
+}
+
+export async function gateway(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+  let held: Isolate;
+  try {
+    held = theIsolate(env);
+  } catch (error) {
+    return misconfigured(error);
+  }
+  const token = bearerToken(request);
+  if (token === undefined) {
+    const challenge = { "www-authenticate": "Bearer" };
+    return problem(401, "unauthorized", "This API needs an access token (Authorization: Bearer).", challenge);
+  }
+  if (token === null) {
+    const description = "The Authorization header is malformed";
+    const challenge = `Bearer error="invalid_request", error_description="${description}"`;
+    return problem(400, "invalid_request", `${description}.`, { "www-authenticate": challenge });
+  }
+
+  const verdict = await decide(token, held, ctx);
+  if (verdict instanceof Response) return verdict;
+  if ("refused" in verdict) {
+    const { challenge, description } = verdict.refused;
+    if (challenge === "") return unavailable("revocations_unknown", "It is not known at present what is revoked.");
+    return problem(401, "invalid_token", `${description}.`, { "www-authenticate": challenge });
+  }
+  return forward(request, verdict.identity, held);
+}
+
+/** `GET /_countersign/health`. 503 until the isolate could decide about a request. */
+export async function health(env: Env, ctx: ExecutionContext): Promise<Response> {
+  let held: Isolate;
+  try {
+    held = theIsolate(env);
+  } catch (error) {
+    return misconfigured(error);
+  }
+  const [hasKeys, isCurrent] = await Promise.all([held.keys.ready(ctx), held.revocations.ready(ctx)]);
+  const head = held.verifier.head();
+  const status = hasKeys && isCurrent ? "ok" : head === undefined || !hasKeys ? "starting" : "stale";
+  const revocations = head && { epoch: head.epoch, seq: head.seq, age_ms: held.revocations.ageMs };
+  return Response.json(
+    { status, keys: hasKeys ? "loaded" : "missing", revocations: revocations ?? null },
+    { status: status === "ok" ? 200 : 503, headers: { "cache-control": "no-store" } },
+  );
+}
+
+/** The token; undefined if the request has none; null if the header is not what RFC 6750 §2.1 says. */
+function bearerToken(request: Request): string | undefined | null {
+  const header = request.headers.get("authorization");
+  if (header === null || !/^bearer(?: |$)/i.test(header)) return undefined;
+  return /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i.exec(header)?.[1] ?? null;
+}
+
+async function decide(token: string, held: Isolate, ctx: ExecutionContext): Promise<Verdict | Response> {
+  const { verifier, keys, revocations } = held;
+  const [hasKeys, isCurrent] = await Promise.all([keys.ready(ctx), revocations.ready(ctx)]);
+  if (!hasKeys) return unavailable("keys_unknown", "The issuer's keys could not be fetched.");
+  if (!isCurrent) return unavailable("revocations_unknown", "It is not known at present what is revoked.");
+
+  const verdict = await verifier.verify(token, now());
+  if ("refused" in verdict && verdict.refused.reason === "unknown_key" && (await keys.renewForUnknownKey(ctx))) {
+    return verifier.verify(token, now());
+  }
+  return verdict;
+}
+
+function now(): number {
+  return Math.floor(Date.now() / 1000);
+}
+
+async function forward(request: Request, identity: Identity, held: Isolate): Promise<Response> {
+  const { settings, revocations } = held;
+  const headers = new Headers(request.headers);
+  for (const name of [...headers.keys()]) {
+    if (name.startsWith(IDENTITY_PREFIX)) headers.delete(name);
+  }
+  if (!settings.forwardAuthorization) headers.delete("authorization");
+  headers.set(`${IDENTITY_PREFIX}agent`, identity.agent);
+  headers.set(`${IDENTITY_PREFIX}tenant`, identity.tenant);
+  headers.set(`${IDENTITY_PREFIX}credential`, identity.credential);
+  headers.set(`${IDENTITY_PREFIX}agent-type`, identity.agentType);
+  headers.set(`${IDENTITY_PREFIX}jti`, identity.jti);
+  headers.set(`${IDENTITY_PREFIX}scope`, identity.scope);
+  // Decided on knowledge that is older than it should be: the upstream may want to know.
+  if (revocations.isStale) headers.set(`${IDENTITY_PREFIX}revocations-age-ms`, String(revocations.ageMs));
+
+  try {
+    const target = upstreamUrl(request.url, settings.upstream);
+    return await fetch(target, { method: request.method, headers, body: request.body, redirect: "manual" });
+  } catch (error) {
+    alarm("upstream_failed", error);
+    return problem(502, "upstream_failed", "The upstream could not be reached.");
+  }
+}
+
+/** The request's path and query below the upstream's own path. The path is data: it cannot choose the host. */
+function upstreamUrl(requested: string, upstream: URL): URL {
+  const { pathname, search } = new URL(requested);
+  const target = new URL(upstream);
+  target.pathname = upstream.pathname.replace(/\/$/, "") + pathname;
+  target.search = search;
+  return target;
+}
+
+/** Which variable is at fault goes to the log only: whoever asks need not be the operator. */
+function misconfigured(error: unknown): Response {
+  alarm("misconfigured", error);
+  return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
+}

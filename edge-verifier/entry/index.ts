@@ -1,0 +1,23 @@
+// The module entry. Paths below /_countersign/ are the verifier's own; every other request goes through the gateway.
+
+import { problem } from "./answers.ts";
+import { gateway, health } from "./gateway.ts";
+import { pushHead } from "./hub.ts";
+import type { Env } from "./settings.ts";
+
+export { RevocationHub } from "./hub.ts";
+
+export default {
+  async fetch(request, env, ctx): Promise<Response> {
+    const { pathname } = new URL(request.url);
+    if (!pathname.startsWith("/_countersign/")) return gateway(request, env, ctx);
+    switch (pathname) {
+      case "/_countersign/health":
+        return health(env, ctx);
+      case "/_countersign/hub/head":
+        return pushHead(request, env);
+      default:
+        return problem(404, "not_found", "The edge verifier has no such path.");
+    }
+  },
+} satisfies ExportedHandler<Env>;

@@ -1,0 +1,35 @@
+// Work that one request starts and all requests of the isolate profit from.
+
+/** Runs at most one piece of work at a time; whoever asks meanwhile shares it. */
+export class SingleFlight {
+  #running: { readonly since: number; readonly done: Promise<void> } | undefined;
+  readonly #limitMs: number;
+
+  /** After `limitMs` a piece of work counts as lost: the platform may drop one together with the request that started it. */
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  /** Resolves when the work, or the one already under way, has ended, well or not; at the latest after the limit. */
+  async run(ctx: ExecutionContext, work: () => Promise<void>): Promise<void> {
+    if (this.#running === undefined || Date.now() - this.#running.since >= this.#limitMs) {
+      const running = { since: Date.now(), done: work() };
+      this.#running = running;
+      const settled = running.done
+        .catch(() => undefined)
+        .finally(() => {
+          if (this.#running === running) this.#running = undefined;
+        });
+      // So that it goes on when its own request has been answered.
+      ctx.waitUntil(settled);
+    }
+    const left = this.#limitMs - (Date.now() - this.#running.since);
+    await Promise.race([this.#running.done.catch(() => undefined), scheduler.wait(Math.max(left, 0))]);
+  }
+}
+
+/** Says on the log what went wrong, as one JSON line. */
+export function alarm(event: string, detail: unknown): void {
+  const message = detail instanceof Error ? detail.message : String(detail);
+  console.error(JSON.stringify({ level: "ERROR", event, message }));
+}

@@ -1,0 +1,118 @@
+// What is revoked: held in the isolate, kept current by a question to the hub that is always open, off the request path.
+
+import { SingleFlight, alarm } from "./refresh.ts";
+import type { Env, Settings } from "./settings.ts";
+import type { Verifier } from "./verifier.ts";
+
+/** Up to this age a request is served at once. The issuer is heard from every second, the hub answers within three. */
+const FRESH_MS = 5_000;
+/** Up to this age it is served after an attempt to renew; beyond it, refused. */
+const USABLE_MS = 30_000;
+/** How long a request waits for news at most. */
+const WAIT_MS = 2_000;
+/** How long the hub may keep a question open (its own limit is the same). */
+const POLL_MS = 3_000;
+/** How long one request keeps asking on behalf of the isolate: the platform ends it 30 s after its response. */
+const LOOP_MS = 22_000;
+/** How long after a failure to ask again. */
+const RETRY_MS = 250;
+
+export class RevocationFeed {
+  readonly #verifier: Verifier;
+  readonly #hub: DurableObjectNamespace;
+  readonly #objects: KVNamespace;
+  readonly #flight = new SingleFlight(WAIT_MS);
+  readonly #keys: string;
+  #keysLoaded: Promise<void> | undefined;
+  /** When, by our clock, what we hold was last known to be all there is; durations only, so no two clocks are compared. */
+  #currentAt = -Infinity;
+  #loopUntil = -Infinity;
+
+  constructor(verifier: Verifier, settings: Settings, env: Env) {
+    this.#verifier = verifier;
+    this.#hub = env.REVOCATION_HUB;
+    this.#objects = env.REVOCATION_OBJECTS;
+    this.#keys = settings.revocationKeys;
+  }
+
+  /** Milliseconds since our knowledge was current; Infinity before we have any. */
+  get ageMs(): number {
+    return Math.max(0, Date.now() - this.#currentAt);
+  }
+
+  /** Whether what we hold is recent enough to decide with; renews it where it isn't. */
+  async ready(ctx: ExecutionContext): Promise<boolean> {
+    this.#keepAsking(ctx);
+    if (this.ageMs > FRESH_MS) {
+      await this.#flight.run(ctx, async () => void (await this.#ask(0)));
+    }
+    return this.ageMs <= USABLE_MS;
+  }
+
+  get isStale(): boolean {
+    return this.ageMs > FRESH_MS;
+  }
+
+  /** Starts a loop of questions unless one is running. It ends by itself; the next request starts another. */
+  #keepAsking(ctx: ExecutionContext): void {
+    const now = Date.now();
+    if (now < this.#loopUntil) return;
+    // The margin covers a last question that is open when the time is up. A loop that the platform cut off is replaced then, too.
+    const until = now + LOOP_MS;
+    this.#loopUntil = until + POLL_MS;
+    ctx.waitUntil(
+      (async () => {
+        while (Date.now() < until) {
+          if (!(await this.#ask(POLL_MS))) await scheduler.wait(RETRY_MS);
+        }
+        if (this.#loopUntil === until + POLL_MS) this.#loopUntil = -Infinity;
+      })(),
+    );
+  }
+
+  /** One question, kept open up to `waitMs`. Whether we now hold what the hub holds. */
+  async #ask(waitMs: number): Promise<boolean> {
+    try {
+      await (this.#keysLoaded ??= this.#verifier.loadKeys("heads", this.#keys));
+      const known = this.#verifier.head();
+      const question = new URLSearchParams({
+        epoch: String(known?.epoch ?? 0),
+        seq: String(known?.seq ?? 0),
+        wait_ms: String(known === undefined ? 0 : waitMs),
+      });
+      const stub = this.#hub.get(this.#hub.idFromName("global"));
+      const response = await stub.fetch(`https://hub/head?${question}`, {
+        signal: AbortSignal.timeout(waitMs + WAIT_MS),
+      });
+      const body = await response.text();
+      if (response.status !== 200) throw new Error(`the hub answered ${response.status}: ${body.slice(0, 200)}`);
+      await this.#adopt(body);
+      const hubsAge = Number(response.headers.get("x-countersign-age-ms") ?? Infinity);
+      this.#currentAt = Math.max(this.#currentAt, Date.now() - hubsAge);
+      return true;
+    } catch (error) {
+      alarm("revocation_refresh_failed", error);
+      return false;
+    }
+  }
+
+  /** Takes a head into force, with its base. What is held stays in force if that fails. */
+  async #adopt(head: string): Promise<void> {
+    const outcome = await this.#verifier.adoptHead(head);
+    switch (outcome.kind) {
+      case "adopted":
+        return;
+      case "older":
+        // A hub that went back in time. Not believing it is right; so is not counting this as news.
+        throw new Error("the hub answered with an older head than the one in force");
+      case "refused":
+        throw new Error(`the hub's head is refused: ${outcome.reason}`);
+      case "needs-base": {
+        const object = await this.#objects.get(`base/${outcome.base}`, { type: "arrayBuffer", cacheTtl: 86_400 });
+        if (object === null) throw new Error(`base object ${outcome.base} is not in KV`);
+        const refused = await this.#verifier.loadBase(object);
+        if (refused !== undefined) throw new Error(`base object ${outcome.base} is refused: ${refused}`);
+      }
+    }
+  }
+}

@@ -1,0 +1,71 @@
+// What an operator configures at the edge: variables and bindings of wrangler.toml.
+
+export interface Env {
+  readonly ISSUER_URL?: string;
+  readonly AUDIENCE?: string;
+  readonly UPSTREAM_URL?: string;
+  readonly REVOCATION_KEYS?: string;
+  readonly HUB_PUSH_SECRET?: string;
+  readonly CLOCK_LEEWAY_SECONDS?: string;
+  readonly FORWARD_AUTHORIZATION?: string;
+  readonly REVOCATION_HUB: DurableObjectNamespace;
+  readonly REVOCATION_OBJECTS: KVNamespace;
+}
+
+export interface Settings {
+  /** The one trusted `iss`. */
+  readonly issuer: string;
+  /** Where the issuer's JWK Set is. */
+  readonly jwksUrl: string;
+  readonly audiences: readonly string[];
+  readonly upstream: URL;
+  /** The JWK Set of the keys that sign revocation heads. */
+  readonly revocationKeys: string;
+  readonly clockLeewaySeconds: number;
+  readonly forwardAuthorization: boolean;
+}
+
+/** Throws an Error that names every mistake at once, each with its fix. */
+export function readSettings(env: Env): Settings {
+  const problems: string[] = [];
+  const required = (name: keyof Env, what: string) => {
+    const value = env[name];
+    if (typeof value === "string" && value !== "") return value;
+    problems.push(`${name} is not set: ${what}`);
+    return "";
+  };
+  const url = (name: keyof Env, what: string) => {
+    const value = required(name, what);
+    if (value !== "" && !(URL.canParse(value) && /^https?:$/.test(new URL(value).protocol))) {
+      problems.push(`${name} is not an http(s) URL: ${what}`);
+    }
+    return value;
+  };
+  const flag = (name: keyof Env) => {
+    const value = env[name] ?? "false";
+    if (value !== "true" && value !== "false") problems.push(`${name} must be "true" or "false"`);
+    return value === "true";
+  };
+
+  const issuer = url("ISSUER_URL", "the issuer's URL, exactly as its tokens name it");
+  const upstream = url("UPSTREAM_URL", "where accepted requests go");
+  const audiences = required("AUDIENCE", "the identifiers of this API, comma-separated")
+    .split(",")
+    .map((audience) => audience.trim())
+    .filter((audience) => audience !== "");
+  const revocationKeys = required("REVOCATION_KEYS", "what `countersign keys export-public --purpose revocation` prints");
+  const leeway = env.CLOCK_LEEWAY_SECONDS ?? "5";
+  if (!/^\d{1,3}$/.test(leeway)) problems.push("CLOCK_LEEWAY_SECONDS must be a whole number of seconds, at most 999");
+  const forwardAuthorization = flag("FORWARD_AUTHORIZATION");
+
+  if (problems.length > 0) throw new Error(problems.join("; "));
+  return {
+    issuer,
+    jwksUrl: `${issuer.replace(/\/$/, "")}/.well-known/jwks.json`,
+    audiences,
+    upstream: new URL(upstream),
+    revocationKeys,
+    clockLeewaySeconds: Number(leeway),
+    forwardAuthorization,
+  };
+}

@@ -1,0 +1,38 @@
+// The WebAssembly modules, as wrangler bundles them.
+
+import * as controlGlue from "../build/control/countersign_edge_control_bg.js";
+import controlModule from "../build/control/countersign_edge_control_bg.wasm";
+import * as verifierGlue from "../build/verifier/countersign_edge_verifier_bg.js";
+import verifierModule from "../build/verifier/countersign_edge_verifier_bg.wasm";
+import type { VerifierExports } from "./verifier.ts";
+
+/** What wasm-bindgen writes beside a module. */
+interface Glue {
+  __wbg_set_wasm(exports: WebAssembly.Exports): void;
+}
+
+/** Instantiates a module made with `wasm-bindgen --target bundler`. */
+function instantiate<Exports>(name: string, module: WebAssembly.Module, glue: Glue): Exports {
+  const instance = new WebAssembly.Instance(module, { [`./${name}_bg.js`]: { ...glue } });
+  glue.__wbg_set_wasm(instance.exports);
+  (instance.exports["__wbindgen_start"] as (() => void) | undefined)?.();
+  return instance.exports as Exports;
+}
+
+/** The hot path: instantiated at once. */
+export const verifierExports = instantiate<VerifierExports>(
+  "countersign_edge_verifier",
+  verifierModule,
+  verifierGlue,
+);
+
+/** The hub, as wasm-bindgen exports it. */
+export interface ControlHub {
+  fetch(request: Request): Promise<Response>;
+}
+
+/** Everything else: instantiated where it is used first. */
+export function startControl(): { RevocationHub: new (state: DurableObjectState, env: object) => ControlHub } {
+  instantiate("countersign_edge_control", controlModule, controlGlue);
+  return controlGlue as unknown as ReturnType<typeof startControl>;
+}

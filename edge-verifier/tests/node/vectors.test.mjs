@@ -1,0 +1,46 @@
+// The shared accept and reject vectors, in the WebAssembly that the edge runs, under Node.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import * as glue from "../../build/verifier/countersign_edge_verifier_bg.js";
+import { Verifier } from "../../entry/verifier.ts";
+import { EMPTY_BASE, FakeIssuer } from "../fake-issuer.mjs";
+import { runVectors } from "../vectors.mjs";
+
+const wasm = readFileSync(new URL("../../build/verifier/countersign_edge_verifier_bg.wasm", import.meta.url));
+const vectors = JSON.parse(
+  readFileSync(new URL("../../../shared/tests/vectors/vectors.json", import.meta.url), "utf8"),
+);
+
+function newVerifier() {
+  const name = "./countersign_edge_verifier_bg.js";
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(wasm), { [name]: glue });
+  glue.__wbg_set_wasm(exports);
+  exports.__wbindgen_start();
+  return new Verifier(exports);
+}
+
+test("every vector gets its verdict", async () => {
+  const { count, wrong } = await runVectors(newVerifier(), vectors, emptyHead(vectors.policy.issuer));
+  assert.ok(count > 300, `only ${count} cases`);
+  assert.deepEqual(wrong, []);
+});
+
+test("tokens verified at the same time don't get each other's verdicts", async () => {
+  const verifier = newVerifier();
+  await runVectors(verifier, { ...vectors, cases: [] }, emptyHead(vectors.policy.issuer));
+  const cases = Array.from({ length: 1000 }, (_, n) => vectors.cases[(n * 7919) % vectors.cases.length]);
+  const verdicts = await Promise.all(cases.map(({ token, now }) => verifier.verify(token, now)));
+  verdicts.forEach((verdict, n) => {
+    assert.equal("identity" in verdict ? "accept" : verdict.refused.reason, cases[n].expect, cases[n].name);
+  });
+});
+
+/** A head of `issuer` with nothing revoked, and what goes with it. */
+function emptyHead(url) {
+  const issuer = new FakeIssuer();
+  issuer.url = url;
+  const head = issuer.head({ fresh_until: 9_999_999_999 });
+  return { keys: JSON.stringify(issuer.headJwks()), head, base: EMPTY_BASE };
+}

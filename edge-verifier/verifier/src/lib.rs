@@ -1,0 +1,334 @@
+//! The hot path of the edge: the verification core behind a handful of exported functions.
+//!
+//! Numbers cross the boundary, nothing else. The entry script (`edge-verifier/entry/verifier.ts`) writes bytes to where [`input`] says,
+//! calls a function with their length, and reads an answer from where [`output_ptr`] says. Neither buffer survives the next
+//! call, so nothing may be left in them across an `await`: what a request needs later stays here, under a handle.
+//!
+//! Functions that can refuse return a negative number and leave `reason\nchallenge\ndescription` in the output.
+
+mod slots;
+
+use std::cell::RefCell;
+
+use countersign_shared::oauth::challenge;
+use countersign_shared::revocation::{
+    Base, Delta, FormatError, Head, HeadError, PreparedHead, RevokedSet, hex,
+};
+use countersign_shared::{KeySet, Policy, Prepared, Refusal, Signature, UnixTime, prepare as prepare_token};
+use slots::Slots;
+use wasm_bindgen::prelude::wasm_bindgen;
+
+/// What one isolate knows. WebAssembly here has one thread.
+#[derive(Default)]
+struct Verifier {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    policy: Option<Policy>,
+    token_keys: KeySet,
+    head_keys: KeySet,
+    pending: Slots<Pending>,
+    /// The newest head whose base is loaded, and the set they make.
+    current: Option<(Head, RevokedSet)>,
+    /// A newer head, waiting for its base.
+    awaiting_base: Option<(Head, Delta)>,
+}
+
+/// A statement between its first step and its last.
+enum Pending {
+    Token(Prepared),
+    Head(PreparedHead),
+}
+
+thread_local! {
+    static VERIFIER: RefCell<Verifier> = RefCell::default();
+}
+
+/// Runs `action` on the isolate's verifier. None of the actions calls back into JavaScript, so the borrow never overlaps another.
+fn with<T>(action: impl FnOnce(&mut Verifier) -> T) -> T {
+    VERIFIER.with_borrow_mut(action)
+}
+
+// ---- Buffers
+
+/// Makes room for `length` bytes of input and says where.
+#[wasm_bindgen]
+pub fn input(length: usize) -> *mut u8 {
+    with(|verifier| {
+        if verifier.input.len() < length {
+            verifier.input.resize(length, 0);
+        }
+        verifier.input.as_mut_ptr()
+    })
+}
+
+/// Gives back what a large input took.
+#[wasm_bindgen]
+pub fn shrink_input() {
+    with(|verifier| verifier.input = Vec::new());
+}
+
+/// Where the last call's output is.
+#[wasm_bindgen]
+pub fn output_ptr() -> *const u8 {
+    with(|verifier| verifier.output.as_ptr())
+}
+
+/// How long it is.
+#[wasm_bindgen]
+pub fn output_len() -> usize {
+    with(|verifier| verifier.output.len())
+}
+
+// ---- Configuration
+
+/// Sets the issuer (the input, UTF-8) and the leeway for `iat` and `nbf` in seconds; forgets the audiences. −1: not UTF-8.
+#[wasm_bindgen]
+pub fn configure(length: usize, clock_leeway: u32) -> i32 {
+    with(|verifier| {
+        let Some(issuer) = verifier.input_text(length) else { return -1 };
+        let mut policy = Policy::new(issuer, Vec::new());
+        policy.clock_leeway = i64::from(clock_leeway);
+        verifier.policy = Some(policy);
+        0
+    })
+}
+
+/// Adds an audience (the input, UTF-8). −1: not UTF-8, or not configured.
+#[wasm_bindgen]
+pub fn add_audience(length: usize) -> i32 {
+    with(|verifier| {
+        let audience = verifier.input_text(length);
+        let (Some(audience), Some(policy)) = (audience, &mut verifier.policy) else { return -1 };
+        policy.audiences.push(audience);
+        0
+    })
+}
+
+/// Replaces the keys of one purpose by the JWK Set in the input: tokens (0) or heads (1). The number of keys, or −1 with the
+/// reason in the output; then the keys stay as they were.
+#[wasm_bindgen]
+pub fn load_keys(purpose: u32, length: usize) -> i32 {
+    with(|verifier| match KeySet::parse(verifier.input.get(..length).unwrap_or_default()) {
+        Ok(keys) => {
+            let count = keys.keys().len();
+            *verifier.keys(purpose) = keys;
+            i32::try_from(count).unwrap_or(i32::MAX)
+        }
+        Err(error) => {
+            verifier.output = error.to_string().into_bytes();
+            -1
+        }
+    })
+}
+
+/// Puts key number `index` into the output, as a minimal JWK with `alg`. −1: no such key.
+#[wasm_bindgen]
+pub fn key(purpose: u32, index: usize) -> i32 {
+    with(|verifier| {
+        let Some(jwk) = verifier.keys(purpose).keys().get(index).map(countersign_shared::Jwk::to_json) else {
+            return -1;
+        };
+        verifier.output = jwk.into_bytes();
+        0
+    })
+}
+
+// ---- Tokens
+
+/// First step, on the token in the input: a handle, or −1 with the refusal in the output.
+#[wasm_bindgen]
+pub fn prepare(length: usize) -> i32 {
+    with(|verifier| {
+        let token = verifier.input.get(..length).unwrap_or_default();
+        let Some(policy) = &verifier.policy else { return verifier.refuse_for("not_configured") };
+        match prepare_token(token, &verifier.token_keys, policy) {
+            Ok(prepared) => verifier.pending.put(Pending::Token(prepared)),
+            Err(refusal) => verifier.refuse(refusal),
+        }
+    })
+}
+
+/// Last steps: claims and revocation, at `now` seconds. 0 with the identity in the output, a line for each of agent, tenant, credential, agent type,
+/// jti and scope; −1 with the refusal. Frees the handle.
+#[wasm_bindgen]
+pub fn finish(handle: usize, signature_is_valid: bool, now: f64) -> i32 {
+    with(|verifier| {
+        let Some(Pending::Token(prepared)) = verifier.pending.take(handle) else {
+            return verifier.refuse_for("not_prepared");
+        };
+        let Some(policy) = &verifier.policy else { return verifier.refuse_for("not_configured") };
+        let now = unix_time(now);
+        let Some((_, revoked)) = verifier.current.as_ref().filter(|(head, _)| now < head.fresh_until) else {
+            return verifier.refuse_for("revocations_unknown");
+        };
+        match prepared
+            .finish(signature(signature_is_valid), policy, now)
+            .and_then(|token| token.against(revoked))
+        {
+            Ok(token) => {
+                let claims = token.claims();
+                verifier.output = format!(
+                    "{}\n{}\n{}\n{}\n{}\n{}",
+                    claims.subject,
+                    claims.tenant,
+                    claims.credential,
+                    claims.agent_type,
+                    claims.jti,
+                    claims.scope.join(" ")
+                )
+                .into_bytes();
+                0
+            }
+            Err(refusal) => verifier.refuse(refusal),
+        }
+    })
+}
+
+// ---- What waits for its signature to be checked
+
+/// Which key to check the signature with.
+#[wasm_bindgen]
+pub fn pending_key(handle: usize) -> usize {
+    with(|verifier| match verifier.pending.get(handle) {
+        Some(Pending::Token(token)) => token.key_index(),
+        Some(Pending::Head(head)) => head.key_index(),
+        None => usize::MAX,
+    })
+}
+
+/// How many bytes of the input the signature covers, from the first on. To be used before the next call that takes input.
+#[wasm_bindgen]
+pub fn pending_signing_input(handle: usize) -> usize {
+    with(|verifier| {
+        let Verifier { pending, input, .. } = verifier;
+        match pending.get(handle) {
+            Some(Pending::Token(token)) => token.signing_input(input).len(),
+            Some(Pending::Head(head)) => head.signing_input(input).len(),
+            None => 0,
+        }
+    })
+}
+
+/// Puts the signature into the output.
+#[wasm_bindgen]
+pub fn pending_signature(handle: usize) {
+    with(|verifier| {
+        verifier.output = match verifier.pending.get(handle) {
+            Some(Pending::Token(token)) => token.signature().to_vec(),
+            Some(Pending::Head(head)) => head.signature().to_vec(),
+            None => Vec::new(),
+        };
+    });
+}
+
+// ---- Revocations
+
+/// First step, on the head in the input: a handle, or −1 with the reason in the output.
+#[wasm_bindgen]
+pub fn prepare_head(length: usize) -> i32 {
+    with(|verifier| {
+        match Head::prepare(verifier.input.get(..length).unwrap_or_default(), &verifier.head_keys) {
+            Ok(prepared) => verifier.pending.put(Pending::Head(prepared)),
+            Err(refusal) => verifier.refuse(refusal),
+        }
+    })
+}
+
+/// Takes the head into force. 0: done. 1: its base is needed first, its name (hexadecimal SHA-256) is in the output: load it with
+/// [`load_base`]. 2: older than what is in force, ignored. −1: refused, with the reason. Frees the handle.
+#[wasm_bindgen]
+pub fn finish_head(handle: usize, signature_is_valid: bool) -> i32 {
+    with(|verifier| {
+        let Some(Pending::Head(prepared)) = verifier.pending.take(handle) else {
+            return verifier.refuse_for("not_prepared");
+        };
+        let Some(policy) = &verifier.policy else { return verifier.refuse_for("not_configured") };
+        match prepared.finish(signature(signature_is_valid), &policy.issuer) {
+            Ok((head, delta)) => verifier.adopt(head, delta),
+            Err(HeadError::Refused(refusal)) => verifier.refuse(refusal),
+            Err(HeadError::Format(error)) => verifier.refuse_for(&error.to_string()),
+        }
+    })
+}
+
+/// Loads the base that the last [`finish_head`] asked for. The input is its SHA-256, by the host's primitive, followed by the object. 0: in force.
+/// −1: refused, with the reason; what was in force stays.
+#[wasm_bindgen]
+pub fn load_base(length: usize) -> i32 {
+    with(|verifier| {
+        let Some((digest, bytes)) = verifier.input.get(..length).and_then(<[u8]>::split_first_chunk::<32>)
+        else {
+            return verifier.refuse_for(&FormatError::Length.to_string());
+        };
+        let Some((head, delta)) = verifier.awaiting_base.take() else {
+            return verifier.refuse_for("no head awaits a base");
+        };
+        match Base::parse(bytes, digest, &head.base) {
+            Ok(base) => {
+                verifier.current = Some((head, RevokedSet::new(base, delta)));
+                0
+            }
+            Err(error) => verifier.refuse_for(&error.to_string()),
+        }
+    })
+}
+
+/// Puts `epoch seq fresh_until` of the head in force into the output. −1: none is.
+#[wasm_bindgen]
+pub fn head() -> i32 {
+    with(|verifier| {
+        let Some((head, _)) = &verifier.current else { return -1 };
+        verifier.output = format!("{} {} {}", head.epoch, head.seq, head.fresh_until.0).into_bytes();
+        0
+    })
+}
+
+impl Verifier {
+    fn keys(&mut self, purpose: u32) -> &mut KeySet {
+        if purpose == 0 { &mut self.token_keys } else { &mut self.head_keys }
+    }
+
+    fn input_text(&self, length: usize) -> Option<String> {
+        self.input.get(..length).and_then(|bytes| str::from_utf8(bytes).ok()).map(str::to_owned)
+    }
+
+    fn adopt(&mut self, head: Head, delta: Delta) -> i32 {
+        match &mut self.current {
+            Some((current, _)) if head.position() < current.position() => 2,
+            // The same position with an older `as_of` is a late heartbeat: it must not shorten `fresh_until`.
+            Some((current, _)) if head.position() == current.position() && head.as_of < current.as_of => 2,
+            Some((current, revoked)) if head.base == current.base => {
+                revoked.set_delta(delta);
+                *current = head;
+                self.awaiting_base = None;
+                0
+            }
+            _ => {
+                self.output = hex(&head.base).into_bytes();
+                self.awaiting_base = Some((head, delta));
+                1
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> i32 {
+        let challenge = challenge(None, Some(&refusal), None);
+        self.output = format!("{}\n{challenge}\n{}", refusal.reason(), refusal.description()).into_bytes();
+        -1
+    }
+
+    /// Not the token's fault.
+    fn refuse_for(&mut self, reason: &str) -> i32 {
+        self.output = format!("{reason}\n\n").into_bytes();
+        -1
+    }
+}
+
+const fn signature(is_valid: bool) -> Signature {
+    if is_valid { Signature::Valid } else { Signature::Invalid }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a clock in whole seconds; `as` saturates")]
+const fn unix_time(seconds: f64) -> UnixTime {
+    UnixTime(seconds as i64)
+}

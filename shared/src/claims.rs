@@ -1,0 +1,127 @@
+//! The claims of an access token (RFC 9068 §2.2 and ours), parsed into types.
+
+use crate::ids::{AgentId, CredentialId, Jti, Shard, TenantId};
+use crate::json::{Object, Value};
+use crate::time::UnixTime;
+use crate::verify::Refusal;
+
+/// How many audiences a token may name.
+const MAX_AUDIENCES: usize = 16;
+/// How long `agent_type` may be, in bytes.
+const MAX_AGENT_TYPE_BYTES: usize = 32;
+
+/// What an access token says. All are required but `nbf` and `scope`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// `iss`.
+    pub issuer: String,
+    /// `sub`: the agent.
+    pub subject: AgentId,
+    /// `client_id`: the agent too.
+    pub client_id: AgentId,
+    /// `aud`: one or more.
+    pub audience: Vec<String>,
+    /// `iat`.
+    pub issued_at: UnixTime,
+    /// `exp`: refused from this second on.
+    pub expires_at: UnixTime,
+    /// `nbf`.
+    pub not_before: Option<UnixTime>,
+    /// `jti`, with its coordinate in the revoked set.
+    pub jti: Jti,
+    /// `scope`, split; empty when absent.
+    pub scope: Vec<String>,
+    /// `tenant_id`.
+    pub tenant: TenantId,
+    /// `credential_id`.
+    pub credential: CredentialId,
+    /// `agent_type`: lower-case letters and underscores.
+    pub agent_type: String,
+    /// The `kid` of the header: the key that vouches for all this.
+    pub key_id: String,
+}
+
+impl Claims {
+    /// Reads a payload whose signature holds.
+    pub(crate) fn parse(payload: &[u8], key_id: String) -> Result<Self, Refusal> {
+        let object = Object::parse(payload).map_err(|_| Refusal::Malformed("payload"))?;
+        let reader = Reader(&object);
+        let claims = Self {
+            issuer: reader.text("iss")?.to_owned(),
+            subject: reader.parsed("sub")?,
+            client_id: reader.parsed("client_id")?,
+            audience: reader.audience()?,
+            issued_at: reader.time("iat")?.ok_or(Refusal::MissingClaim("iat"))?,
+            expires_at: reader.time("exp")?.ok_or(Refusal::MissingClaim("exp"))?,
+            not_before: reader.time("nbf")?,
+            jti: reader.parsed("jti")?,
+            scope: reader.scope()?,
+            tenant: reader.parsed("tenant_id")?,
+            credential: reader.parsed("credential_id")?,
+            agent_type: reader.agent_type()?,
+            key_id,
+        };
+        // The jti says in which shard a revocation would be looked up, so it must not contradict `exp`.
+        if Shard::of_expiry(claims.expires_at) != Some(claims.jti.coordinate().shard) {
+            return Err(Refusal::InvalidClaim("jti"));
+        }
+        Ok(claims)
+    }
+}
+
+struct Reader<'o, 't>(&'o Object<'t>);
+
+impl<'o> Reader<'o, '_> {
+    fn text(&self, name: &'static str) -> Result<&'o str, Refusal> {
+        let value = self.0.get(name).ok_or(Refusal::MissingClaim(name))?;
+        value.as_str().ok_or(Refusal::InvalidClaim(name))
+    }
+
+    fn parsed<T: core::str::FromStr>(&self, name: &'static str) -> Result<T, Refusal> {
+        self.text(name)?.parse().map_err(|_| Refusal::InvalidClaim(name))
+    }
+
+    /// An integral, non-negative `NumericDate`.
+    fn time(&self, name: &'static str) -> Result<Option<UnixTime>, Refusal> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        match value.as_i64() {
+            Some(seconds) if seconds >= 0 => Ok(Some(UnixTime(seconds))),
+            _ => Err(Refusal::InvalidClaim(name)),
+        }
+    }
+
+    /// A string or an array of strings (RFC 7519 §4.1.3), none empty.
+    fn audience(&self) -> Result<Vec<String>, Refusal> {
+        let value = self.0.get("aud").ok_or(Refusal::MissingClaim("aud"))?;
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            single => core::slice::from_ref(single),
+        };
+        if values.is_empty() || values.len() > MAX_AUDIENCES {
+            return Err(Refusal::InvalidClaim("aud"));
+        }
+        let audience =
+            values.iter().map(|value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned));
+        audience.collect::<Option<_>>().ok_or(Refusal::InvalidClaim("aud"))
+    }
+
+    /// Scope tokens with single spaces between them (RFC 6749 §3.3).
+    fn scope(&self) -> Result<Vec<String>, Refusal> {
+        if self.0.get("scope").is_none() {
+            return Ok(Vec::new());
+        }
+        let scope = self.text("scope")?;
+        if !scope.split(' ').all(crate::oauth::is_scope_token) {
+            return Err(Refusal::InvalidClaim("scope"));
+        }
+        Ok(scope.split(' ').map(str::to_owned).collect())
+    }
+
+    /// Goes into a header of the upstream request, hence its narrow alphabet.
+    fn agent_type(&self) -> Result<String, Refusal> {
+        let text = self.text("agent_type")?;
+        let sound = (1..=MAX_AGENT_TYPE_BYTES).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if sound { Ok(text.to_owned()) } else { Err(Refusal::InvalidClaim("agent_type")) }
+    }
+}

@@ -1,0 +1,25 @@
+//! The verification core of Countersign: what a token is, whether it holds, and whether it was revoked.
+//!
+//! Nothing here does I/O, reads a clock or draws randomness: a host passes in bytes, the time and the verdict of its
+//! signature primitive. So the edge (WebAssembly), the issuer (native) and the tests run the very same decisions.
+//!
+//! Where to start reading: [`verify`], then [`revocation`].
+
+pub mod algorithm;
+pub mod base64url;
+pub mod claims;
+pub mod ids;
+mod json;
+pub mod jwk;
+pub mod oauth;
+pub mod revocation;
+pub mod time;
+pub mod token;
+pub mod verify;
+
+pub use algorithm::Algorithm;
+pub use claims::Claims;
+pub use ids::{AgentId, Coordinate, CredentialId, Jti, Serial, Shard, TenantId};
+pub use jwk::{Jwk, JwkError, KeySet, PublicKey};
+pub use time::UnixTime;
+pub use verify::{AuthenticToken, Policy, Prepared, Refusal, Signature, VerifiedToken, prepare};

@@ -1,0 +1,100 @@
+//! The base object: everything revoked up to some point, immutable and named by its SHA-256.
+
+use super::bytes::Reader;
+use super::shard_set::{Entry, ShardSet};
+use super::{FormatError, Rules};
+use crate::ids::{Coordinate, Shard};
+
+const MAGIC: [u8; 4] = *b"CSRB";
+const VERSION: u16 = 1;
+
+/// A base object, ready for look-ups. [`Base::default`] is the empty one.
+#[derive(Debug, Clone, Default)]
+pub struct Base {
+    seq: u64,
+    /// Ascending by shard.
+    shards: Vec<(Shard, ShardSet)>,
+    rules: Rules,
+}
+
+impl Base {
+    /// Reads a base object. `digest` is the SHA-256 of `bytes` by the host's primitive, `expected` the one that a head names; they are
+    /// compared before anything is parsed.
+    pub fn parse(bytes: &[u8], digest: &[u8; 32], expected: &[u8; 32]) -> Result<Self, FormatError> {
+        if digest != expected {
+            return Err(FormatError::Digest);
+        }
+        let mut reader = Reader::new(bytes);
+        if reader.array()? != MAGIC || reader.u16()? != VERSION || reader.u16()? != 0 {
+            return Err(FormatError::Version);
+        }
+        let (shard_count, rule_count, seq) = (reader.u32()?, reader.u32()?, reader.u64()?);
+        let mut entries: Vec<(Shard, Entry)> = Vec::new();
+        for _ in 0..shard_count {
+            let shard = Shard::new(reader.u32()?).ok_or(FormatError::Shard)?;
+            if entries.last().is_some_and(|(last, _)| *last >= shard) {
+                return Err(FormatError::Shard);
+            }
+            entries.push((shard, Entry::read(&mut reader)?));
+        }
+        let shards = entries
+            .iter()
+            .map(|(shard, entry)| Ok((*shard, ShardSet::read(entry, &mut reader)?)))
+            .collect::<Result<_, FormatError>>()?;
+        let rules = Rules::read(&mut reader, u64::from(rule_count))?;
+        reader.end()?;
+        Ok(Self { seq, shards, rules })
+    }
+
+    /// The `seq` of the newest entry in it.
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    pub(super) fn contains(&self, coordinate: Coordinate) -> bool {
+        let place = self.shards.binary_search_by_key(&coordinate.shard, |(shard, _)| *shard);
+        place.is_ok_and(|place| self.shards[place].1.contains(coordinate.serial))
+    }
+
+    pub(super) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+}
+
+/// Makes the base object of `shards` and `rules`: the same input, in any order and with duplicates, makes the same bytes.
+/// `seq` is that of the newest entry.
+#[cfg(feature = "builder")]
+pub fn build_base(
+    seq: u64,
+    shards: &std::collections::BTreeMap<Shard, Vec<crate::ids::Serial>>,
+    rules: &[super::Rule],
+) -> Vec<u8> {
+    use super::shard_set::build;
+
+    let mut table = Vec::with_capacity(shards.len() * 32);
+    let mut words = Vec::new();
+    let mut shard_count = 0_u32;
+    for (shard, serials) in shards.iter().filter(|(_, serials)| !serials.is_empty()) {
+        let mut serials: Vec<u64> = serials.iter().map(|serial| serial.get()).collect();
+        serials.sort_unstable();
+        serials.dedup();
+        let (entry, shard_words) = build::shard(&serials);
+        table.extend_from_slice(&shard.get().to_le_bytes());
+        entry.write(&mut table);
+        words.extend(shard_words.iter().flat_map(|word| word.to_le_bytes()));
+        shard_count += 1;
+    }
+    let rule_count = u32::try_from(Rules::merged(rules).len()).unwrap_or(u32::MAX);
+
+    let mut out = Vec::with_capacity(24 + table.len() + words.len());
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&shard_count.to_le_bytes());
+    out.extend_from_slice(&rule_count.to_le_bytes());
+    out.extend_from_slice(&seq.to_le_bytes());
+    out.extend_from_slice(&table);
+    out.extend_from_slice(&words);
+    Rules::write(rules, &mut out);
+    out
+}

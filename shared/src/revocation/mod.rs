@@ -1,0 +1,213 @@
+//! The revoked set: which tokens were taken back, exactly, in a few bits each.
+//!
+//! The issuer makes a [`Base`] now and then (immutable, named by its digest) and a [`Head`] all the time (small, signed: which base,
+//! plus the [`Delta`] since). A verifier holds a [`RevokedSet`] of the two and asks it about every token. Bytes: `docs/reference/formats.md`.
+//!
+//! Everything read here may be hostile or damaged: each length is checked before it is used, nothing is allocated
+//! beyond the size of the input, and nothing panics.
+
+mod base;
+mod bytes;
+mod delta;
+mod head;
+mod shard_set;
+
+use core::fmt;
+
+pub use base::Base;
+#[cfg(feature = "builder")]
+pub use base::build_base;
+pub use delta::Delta;
+#[cfg(feature = "builder")]
+pub use delta::encode_delta;
+pub use head::{HEAD_TYPE, Head, HeadError, MAX_HEAD_BYTES, PreparedHead, hex};
+
+use crate::claims::Claims;
+use crate::ids::Coordinate;
+use crate::time::UnixTime;
+use crate::verify::{Revocation, Revocations};
+
+/// Whose tokens a not-before rule ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Level {
+    /// All; no subject.
+    Global = 0,
+    /// A tenant's; the subject is its UUID.
+    Tenant = 1,
+    /// An agent's; the subject is its UUID.
+    Agent = 2,
+    /// Those obtained with a credential; the subject is its UUID.
+    Credential = 3,
+    /// Those signed with a key; the subject is its `kid`.
+    Key = 4,
+}
+
+impl Level {
+    /// The level of that number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Global,
+            1 => Self::Tenant,
+            2 => Self::Agent,
+            3 => Self::Credential,
+            4 => Self::Key,
+            _ => return None,
+        })
+    }
+}
+
+/// Ends every token of its subject that was issued up to an instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What the subject is.
+    pub level: Level,
+    /// The subject: see [`Level`]; at most 255 bytes.
+    pub subject: Vec<u8>,
+    /// Tokens with `iat ≤ not_before` are ended.
+    pub not_before: UnixTime,
+}
+
+/// Rules in ascending order of (level, subject), each pair once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Rules(Vec<Rule>);
+
+impl Rules {
+    fn not_before(&self, level: Level, subject: &[u8]) -> Option<UnixTime> {
+        let place =
+            self.0.binary_search_by(|rule| (rule.level, rule.subject.as_slice()).cmp(&(level, subject)));
+        place.ok().map(|place| self.0[place].not_before)
+    }
+
+    fn read(reader: &mut bytes::Reader<'_>, count: u64) -> Result<Self, FormatError> {
+        let mut rules: Vec<Rule> = Vec::new();
+        for _ in 0..count {
+            let level = Level::from_number(reader.u8()?).ok_or(FormatError::Rule)?;
+            let length = usize::from(reader.u8()?);
+            let subject = reader.take(length)?.to_vec();
+            let not_before = UnixTime(i64::from_le_bytes(reader.array()?));
+            let sound = match level {
+                Level::Global => subject.is_empty(),
+                Level::Tenant | Level::Agent | Level::Credential => subject.len() == 16,
+                Level::Key => !subject.is_empty(),
+            };
+            let ascending = rules.last().is_none_or(|last| (last.level, &last.subject) < (level, &subject));
+            if !sound || !ascending {
+                return Err(FormatError::Rule);
+            }
+            rules.push(Rule { level, subject, not_before });
+        }
+        Ok(Self(rules))
+    }
+
+    /// Appends the rules, sorted, of several for one subject the latest.
+    #[cfg(feature = "builder")]
+    fn write(rules: &[Rule], out: &mut Vec<u8>) {
+        for rule in Self::merged(rules) {
+            out.push(rule.level as u8);
+            out.push(u8::try_from(rule.subject.len()).unwrap_or(u8::MAX));
+            out.extend_from_slice(&rule.subject[..rule.subject.len().min(255)]);
+            out.extend_from_slice(&rule.not_before.0.to_le_bytes());
+        }
+    }
+
+    #[cfg(feature = "builder")]
+    fn merged(rules: &[Rule]) -> Vec<&Rule> {
+        let mut rules: Vec<&Rule> = rules.iter().collect();
+        rules.sort_by(|a, b| {
+            (a.level, &a.subject, b.not_before).cmp(&(b.level, &b.subject, a.not_before)) // latest first
+        });
+        rules.dedup_by(|later, first| (later.level, &later.subject) == (first.level, &first.subject));
+        rules
+    }
+}
+
+/// All that a verifier knows to be revoked.
+#[derive(Debug, Clone, Default)]
+pub struct RevokedSet {
+    base: Base,
+    delta: Delta,
+}
+
+impl RevokedSet {
+    /// The set that `base` and what came since make together.
+    pub const fn new(base: Base, delta: Delta) -> Self {
+        Self { base, delta }
+    }
+
+    /// Takes the newer delta of a head that refers to the same base.
+    pub fn set_delta(&mut self, delta: Delta) {
+        self.delta = delta;
+    }
+
+    /// Whether the token at `coordinate` is revoked: no false positives, no false negatives.
+    pub fn contains(&self, coordinate: Coordinate) -> bool {
+        self.delta.contains(coordinate) || self.base.contains(coordinate)
+    }
+
+    /// The instant up to which tokens like this one have been ended: of all rules that touch it the latest, whatever their
+    /// levels. (Precedence between levels is how others let revoked tokens back in.)
+    fn not_before(&self, claims: &Claims) -> Option<UnixTime> {
+        let subjects: [(Level, &[u8]); 5] = [
+            (Level::Global, &[]),
+            (Level::Tenant, claims.tenant.0.as_bytes()),
+            (Level::Agent, claims.subject.0.as_bytes()),
+            (Level::Credential, claims.credential.0.as_bytes()),
+            (Level::Key, claims.key_id.as_bytes()),
+        ];
+        let rules = [self.base.rules(), self.delta.rules()];
+        let found =
+            subjects.iter().flat_map(|(level, subject)| rules.map(|rules| rules.not_before(*level, subject)));
+        found.flatten().max()
+    }
+}
+
+impl Revocations for RevokedSet {
+    fn verdict(&self, claims: &Claims) -> Revocation {
+        if self.contains(claims.jti.coordinate()) {
+            Revocation::Revoked
+        } else if self.not_before(claims).is_some_and(|not_before| claims.issued_at <= not_before) {
+            Revocation::Superseded
+        } else {
+            Revocation::Clear
+        }
+    }
+}
+
+/// Why an artifact is refused. What was held before stays in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormatError {
+    /// The bytes aren't those that the head named.
+    Digest,
+    /// The text ends early, or goes on.
+    Length,
+    /// Another format, or a newer version.
+    Version,
+    /// The shard table is out of order or out of range.
+    Shard,
+    /// A shard's words contradict its table entry.
+    Words,
+    /// A rule is malformed or out of order.
+    Rule,
+    /// A number isn't in its shortest form or out of range.
+    Number,
+    /// The head's payload isn't what it must be.
+    Head,
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Digest => "the object's SHA-256 is not the one that the head names",
+            Self::Length => "the artifact is truncated or has trailing bytes",
+            Self::Version => "the artifact is of another format or version",
+            Self::Shard => "the shard table is malformed",
+            Self::Words => "a shard's words contradict the shard table",
+            Self::Rule => "a not-before rule is malformed",
+            Self::Number => "a number is malformed or out of range",
+            Self::Head => "the head's payload is malformed",
+        })
+    }
+}
+
+impl core::error::Error for FormatError {}

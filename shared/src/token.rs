@@ -1,0 +1,95 @@
+//! The outside of a JWS (RFC 7515 §3.1): sizes, segments, header. Nothing here is trusted yet.
+
+use core::marker::PhantomData;
+
+use crate::algorithm::Algorithm;
+use crate::base64url;
+use crate::json::{Object, Value};
+use crate::jwk::{KeySet, PublicKey};
+use crate::verify::Refusal;
+
+/// A JWS whose shape is sound and whose key is known; checking its signature is the next thing to do. `Kind` says what it claims to be,
+/// and so which `finish` can follow.
+#[derive(Debug)]
+pub struct Unverified<Kind> {
+    key_index: usize,
+    pub(crate) kid: String,
+    signing_input_length: usize,
+    pub(crate) payload: Vec<u8>,
+    signature: Vec<u8>,
+    kind: PhantomData<Kind>,
+}
+
+impl<Kind> Unverified<Kind> {
+    /// Place, in the key set it was prepared with, of the key to check with.
+    pub const fn key_index(&self) -> usize {
+        self.key_index
+    }
+
+    /// The bytes of `jws` that the signature covers (RFC 7515 §5.2 step 8); `jws` is the text it was prepared from.
+    pub fn signing_input<'t>(&self, jws: &'t [u8]) -> &'t [u8] {
+        &jws[..self.signing_input_length]
+    }
+
+    /// The signature, in JWS form (ECDSA: r ‖ s, RFC 7518 §3.4).
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    /// Splits and decodes `jws` and finds its key in `keys`, by `kid` *and* `alg`. `typ` is the media type that this kind of
+    /// token must name: it keeps one kind of JWT from being taken for another (RFC 8725 §3.11).
+    pub(crate) fn parse(jws: &[u8], typ: &str, keys: &KeySet, max_bytes: usize) -> Result<Self, Refusal> {
+        if jws.len() > max_bytes {
+            return Err(Refusal::TooLarge);
+        }
+        let mut dots = jws.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(place, _)| place);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err(Refusal::Malformed("segments"));
+        };
+        let header = base64url::decode(&jws[..first]).ok_or(Refusal::Malformed("header encoding"))?;
+        let header = Object::parse(&header).map_err(|_| Refusal::Malformed("header"))?;
+
+        let member = |name, problem| match header.get(name) {
+            Some(Value::String(text)) => Ok(&**text),
+            _ => Err(Refusal::Malformed(problem)),
+        };
+        let algorithm = Algorithm::from_name(member("alg", "alg")?).ok_or(Refusal::UnsupportedAlgorithm)?;
+        if !is_media_type(member("typ", "typ")?, typ) {
+            return Err(Refusal::WrongType);
+        }
+        // We understand no extension, so any that is marked critical refuses the token (RFC 7515 §4.1.11).
+        if header.get("crit").is_some() {
+            return Err(Refusal::CriticalExtension);
+        }
+        let kid = member("kid", "kid")?;
+        let key_index = keys.position(kid).ok_or(Refusal::UnknownKey)?;
+        let key = &keys.keys()[key_index];
+        if key.algorithm() != algorithm {
+            return Err(Refusal::AlgorithmMismatch);
+        }
+
+        let signature =
+            base64url::decode(&jws[second + 1..]).ok_or(Refusal::Malformed("signature encoding"))?;
+        let expected = match key.public() {
+            PublicKey::Rsa { n, .. } => n.len(),
+            PublicKey::P256 { .. } | PublicKey::Ed25519 { .. } => 64,
+        };
+        if signature.len() != expected {
+            return Err(Refusal::Malformed("signature length"));
+        }
+        let payload =
+            base64url::decode(&jws[first + 1..second]).ok_or(Refusal::Malformed("payload encoding"))?;
+        let kid = kid.to_owned();
+        Ok(Self { key_index, kid, signing_input_length: second, payload, signature, kind: PhantomData })
+    }
+}
+
+/// Whether `typ` names `expected`; media types are case-insensitive and may omit `application/` (RFC 7515 §4.1.9).
+fn is_media_type(typ: &str, expected: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let bare = match typ.get(..PREFIX.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => &typ[PREFIX.len()..],
+        _ => typ,
+    };
+    bare.eq_ignore_ascii_case(expected)
+}

@@ -1,0 +1,177 @@
+//! Revoked sets: what the builder writes, the reader answers, exactly; and nothing hostile gets through.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use countersign_shared::revocation::{
+    Base, Delta, FormatError, Level, RevokedSet, Rule, build_base, encode_delta,
+};
+use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
+use proptest::prelude::*;
+
+fn shard(number: u32) -> Shard {
+    Shard::new(number).unwrap()
+}
+
+fn serial(number: u64) -> Serial {
+    Serial::new(number).unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().unwrap()
+}
+
+fn parse(bytes: &[u8]) -> Result<Base, FormatError> {
+    let digest = sha256(bytes);
+    Base::parse(bytes, &digest, &digest)
+}
+
+fn build(shards: &BTreeMap<u32, BTreeSet<u64>>) -> Vec<u8> {
+    let shards = shards
+        .iter()
+        .map(|(number, serials)| (shard(*number), serials.iter().copied().map(serial).collect()))
+        .collect();
+    build_base(7, &shards, &[])
+}
+
+fn set(bytes: &[u8]) -> RevokedSet {
+    RevokedSet::new(parse(bytes).unwrap(), Delta::default())
+}
+
+/// Serials of every density: from solid runs to a handful in 2³⁶.
+fn serials() -> impl Strategy<Value = BTreeSet<u64>> {
+    prop_oneof![
+        prop::collection::btree_set(0..300_u64, 0..300),
+        prop::collection::btree_set(0..20_000_u64, 0..2_000),
+        prop::collection::btree_set(0..Serial::LIMIT, 0..200),
+        (0..1_000_000_u64, 1..3_000_u64).prop_map(|(start, length)| (start..start + length).collect()),
+        (0..60_u32).prop_map(|count| (0..count.min(36)).map(|bit| 1_u64 << bit).collect()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_base_holds_exactly_what_was_put_in(shards in prop::collection::btree_map(0..5_u32, serials(), 0..4)) {
+        let set = set(&build(&shards));
+        for number in 0..6 {
+            let revoked = shards.get(&number).cloned().unwrap_or_default();
+            // Every member, its neighbours, and the ends of the range.
+            let probes = revoked.iter().flat_map(|n| [n.saturating_sub(1), *n, n + 1]).chain([0, Serial::LIMIT - 1]);
+            for probe in probes.filter(|probe| *probe < Serial::LIMIT) {
+                let coordinate = Coordinate { shard: shard(number), serial: serial(probe) };
+                prop_assert_eq!(set.contains(coordinate), revoked.contains(&probe), "shard {} serial {}", number, probe);
+            }
+        }
+    }
+
+    #[test]
+    fn a_delta_holds_exactly_what_was_put_in(entries in prop::collection::vec((0..4_u32, 0..5_000_u64), 0..400)) {
+        let coordinates: Vec<_> =
+            entries.iter().map(|(s, n)| Coordinate { shard: shard(*s), serial: serial(*n) }).collect();
+        let delta = Delta::parse(&encode_delta(&coordinates, &[])).unwrap();
+        prop_assert_eq!(delta.len(), coordinates.iter().collect::<BTreeSet<_>>().len());
+        let set = RevokedSet::new(Base::default(), delta);
+        for s in 0..4 {
+            for n in 0..5_000 {
+                let coordinate = Coordinate { shard: shard(s), serial: serial(n) };
+                prop_assert_eq!(set.contains(coordinate), entries.contains(&(s, n)));
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_never_panic(bytes: Vec<u8>) {
+        let _ = parse(&bytes);
+        let _ = Delta::parse(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_base_is_refused_or_harmless(
+        shards in prop::collection::btree_map(0..3_u32, serials(), 1..3),
+        place: prop::sample::Index, bit in 0..8_u32, cut: prop::sample::Index, probe in 0..Serial::LIMIT,
+    ) {
+        let bytes = build(&shards);
+        let truncated = &bytes[..cut.index(bytes.len())];
+        prop_assert!(parse(truncated).is_err());
+
+        let mut damaged = bytes.clone();
+        damaged[place.index(bytes.len())] ^= 1 << bit;
+        prop_assert_eq!(Base::parse(&damaged, &sha256(&damaged), &sha256(&bytes)).err(), Some(FormatError::Digest));
+        // Past the digest (an attacker who can also sign): no panic, whatever it answers.
+        if let Ok(base) = parse(&damaged) {
+            let set = RevokedSet::new(base, Delta::default());
+            for number in 0..3 {
+                for n in [0, 1, probe, Serial::LIMIT - 1] {
+                    let _ = set.contains(Coordinate { shard: shard(number), serial: serial(n) });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_content_makes_the_same_bytes() {
+    let forward: BTreeMap<_, _> = [(shard(1), (0..1000).map(|n| serial(n * 37)).collect::<Vec<_>>())].into();
+    let mut backward = forward.clone();
+    let serials = backward.get_mut(&shard(1)).unwrap();
+    serials.reverse();
+    serials.extend_from_within(..10);
+    assert_eq!(build_base(1, &forward, &[]), build_base(1, &backward, &[]));
+}
+
+/// Bits for each revoked serial, as `docs/design.md` states them: 5.6 when one in ten is revoked, 8.7 at one in a hundred.
+#[test]
+fn it_is_small() {
+    for (one_in, most_bits) in [(10_u64, 5.7), (100, 9.0), (1000, 12.5)] {
+        let mut state = 1_u64;
+        let revoked: BTreeSet<u64> = (0..2_000_000_u64)
+            .filter(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33).is_multiple_of(one_in)
+            })
+            .collect();
+        let count = revoked.len();
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let bits = build(&[(1, revoked)].into()).len() as f64 * 8.0 / count as f64;
+        assert!(bits <= most_bits, "1 in {one_in}: {bits:.2} bits");
+    }
+}
+
+#[test]
+fn a_base_of_another_version_or_with_a_tail_is_refused() {
+    let bytes = build(&[(1, [5].into())].into());
+    for (place, value) in [(0, b'X'), (4, 2), (6, 1)] {
+        let mut other = bytes.clone();
+        other[place] = value;
+        assert_eq!(parse(&other).err(), Some(FormatError::Version));
+    }
+    assert_eq!(parse(&[bytes, vec![0]].concat()).err(), Some(FormatError::Length));
+}
+
+#[test]
+fn rules_must_be_in_order_and_of_the_right_shape() {
+    let rule = |level, subject: &[u8]| Rule { level, subject: subject.to_vec(), not_before: UnixTime(5) };
+    let read = |rules: &[Rule]| Delta::parse(&encode_delta(&[], rules));
+    assert!(read(&[rule(Level::Key, b"kid"), rule(Level::Global, b"")]).is_ok());
+    for wrong in [
+        rule(Level::Global, b"x"),
+        rule(Level::Agent, b"short"),
+        rule(Level::Tenant, &[1; 17]),
+        rule(Level::Key, b""),
+    ] {
+        assert_eq!(read(&[wrong]).err(), Some(FormatError::Rule));
+    }
+    let one = encode_delta(&[], &[rule(Level::Key, b"b")]);
+    let twice = [&[0, 2], &one[2..], &one[2..]].concat();
+    assert_eq!(Delta::parse(&twice).err(), Some(FormatError::Rule));
+}
+
+#[test]
+fn numbers_have_one_spelling() {
+    assert!(Delta::parse(&[0, 0]).is_ok());
+    for bytes in [&[0x80, 0x00, 0][..], &[0xff; 11], &[1, 0, 0, 0, 0], &[2, 1, 1, 1, 0, 1, 1, 0]] {
+        assert!(Delta::parse(bytes).is_err(), "{bytes:02x?}");
+    }
+}
