@@ -107,8 +107,11 @@ async function forward(request: Request, identity: Identity, held: Isolate): Pro
   const { settings, revocations } = held;
   const headers = new Headers(request.headers);
   for (const name of [...headers.keys()]) {
-    if (name.startsWith(IDENTITY_PREFIX)) headers.delete(name);
+    // Many servers take `_` and `-` in header names for the same.
+    if (name.replaceAll("_", "-").startsWith(IDENTITY_PREFIX)) headers.delete(name);
   }
+  // It names headers for the next hop to drop, and could name ours.
+  headers.delete("connection");
   if (!settings.forwardAuthorization) headers.delete("authorization");
   headers.set(`${IDENTITY_PREFIX}agent`, identity.agent);
   headers.set(`${IDENTITY_PREFIX}tenant`, identity.tenant);

@@ -30,11 +30,21 @@ describe("gateway", () => {
 
   test("identity headers of the client don't get through, whatever their case or name", async () => {
     const { token, claims } = world.issuer.token();
-    const headers = { "X-Countersign-Agent": "root", "x-countersign-tenant": "root", "X-COUNTERSIGN-ADMIN": "yes" };
+    const headers = {
+      "X-Countersign-Agent": "root",
+      "x-countersign-tenant": "root",
+      "X-COUNTERSIGN-ADMIN": "yes",
+      x_countersign_agent: "root",
+      "x_countersign-scope": "admin",
+    };
     const seen = (await (await world.get(token, { headers })).json()).headers;
     assert.equal(seen["x-countersign-agent"], claims.sub);
     assert.equal(seen["x-countersign-tenant"], claims.tenant_id);
-    assert.equal(seen["x-countersign-admin"], undefined);
+    assert.equal(seen["x-countersign-scope"], "reports:read");
+    assert.deepEqual(
+      Object.keys(seen).filter((name) => /countersign/.test(name)).sort(),
+      ["agent", "agent-type", "credential", "jti", "scope", "tenant"].map((name) => `x-countersign-${name}`),
+    );
   });
 
   test("method, body, status and redirects pass through", async () => {
