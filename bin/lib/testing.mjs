@@ -1,0 +1,100 @@
+// For end-to-end tests: a whole system on free ports, with a database of its own on the Postgres that bin/test started.
+
+import crypto from "node:crypto";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+
+import { startDemoUpstream } from "./demo-upstream.mjs";
+import { edgeReady, startEdge } from "./edge.mjs";
+import { bootstrap, issuerUrl, migrate, revocationKeys, startIssuer } from "./issuer.mjs";
+import { Problem } from "./output.mjs";
+import { createDatabase } from "./pg-client.mjs";
+import { freePort } from "./ports.mjs";
+import { Processes } from "./processes.mjs";
+
+export const AUDIENCE = "https://orders.example";
+
+/** A server's URL from the environment, where bin/test put it. */
+export function testServer(name) {
+  const url = process.env[name];
+  if (!url) throw new Problem(`${name} isn't set`, { fix: "run these tests with bin/test, which starts the servers" });
+  return url;
+}
+
+/**
+ * Settings of an issuer with secrets and ports of its own.
+ * @param {{databaseUrl: string, edgeUrl?: string, redisUrl?: string, more?: Record<string, string>}} options
+ * @returns {Promise<import("./issuer.mjs").IssuerSettings>}
+ */
+export async function testIssuerSettings({ databaseUrl, edgeUrl = "http://127.0.0.1:9", redisUrl, more }) {
+  return {
+    databaseUrl, redisUrl, edgeUrl, more,
+    masterKey: crypto.randomBytes(32).toString("base64"),
+    hubPushSecret: crypto.randomBytes(32).toString("base64url"),
+    port: await freePort(),
+    adminAddress: `127.0.0.1:${await freePort()}`,
+    audience: AUDIENCE,
+  };
+}
+
+/**
+ * Starts everything: a fresh database, the issuer's process, the edge in workerd, the demo upstream.
+ * @param {{redis?: boolean, issuer?: Record<string, string>, edge?: Record<string, string>}} [options]
+ *   `redis`: with the shared Redis, instead of the in-process hot state; `issuer`, `edge`: further settings by name
+ */
+export async function startSystem({ redis = false, issuer: more, edge: edgeVars } = {}) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-test-"));
+  const processes = new Processes(dir);
+  /** @type {(() => Promise<unknown>)[]} */
+  const undo = [async () => fs.rmSync(dir, { recursive: true, force: true }), () => processes.stopAll()];
+  const stop = async () => {
+    while (undo.length > 0) await undo.pop()?.();
+  };
+  try {
+    const database = await createDatabase(testServer("TEST_DATABASE_URL"), "e2e");
+    undo.splice(1, 0, database.drop);
+    const edgePort = await freePort();
+    const settings = await testIssuerSettings({
+      databaseUrl: database.url, edgeUrl: `http://127.0.0.1:${edgePort}`, more, redisUrl: redis ? testServer("TEST_REDIS_URL") : undefined,
+    });
+    await migrate(settings);
+    const admin = await bootstrap(settings, { dir, userDatabase: false });
+    const keys = await revocationKeys(settings);
+    const upstream = await startDemoUpstream();
+    undo.push(upstream.close);
+    const edge = await startEdge({
+      port: edgePort,
+      persist: path.join(dir, "edge"),
+      vars: {
+        ISSUER_URL: issuerUrl(settings), AUDIENCE, UPSTREAM_URL: upstream.url, REVOCATION_KEYS: keys, HUB_PUSH_SECRET: settings.hubPushSecret, ...edgeVars,
+      },
+    });
+    undo.push(edge.stop);
+    const issuer = {
+      url: issuerUrl(settings),
+      settings,
+      /** @type {import("./processes.mjs").Child | undefined} */
+      process: await startIssuer(processes, settings),
+      /** As an operator would: TERM, and wait. */
+      async stop() {
+        if (issuer.process) await processes.stop(issuer.process);
+        issuer.process = undefined;
+      },
+      /** As a crash would. */
+      async kill() {
+        issuer.process?.process.kill("SIGKILL");
+        await issuer.process?.exit;
+        await issuer.stop();
+      },
+      async start() {
+        issuer.process = await startIssuer(processes, settings);
+      },
+    };
+    await edgeReady(edge.url);
+    return { issuer, edge, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, dir, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}

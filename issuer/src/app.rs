@@ -1,0 +1,93 @@
+//! What a request can reach.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::config::{self, IssuerUrl};
+use crate::domain::signing_key::Purpose;
+use crate::hot::{self, HotState};
+use crate::keys::{self, KeyError, Keyring, ServerSecrets};
+use crate::publisher;
+use crate::storage::{Database, StorageError, schema};
+use crate::tokens::serials::Serials;
+
+/// The running issuer: made once, shared by all requests.
+pub struct App {
+    /// `iss`.
+    pub issuer_url: IssuerUrl,
+    /// Default life of a token in seconds.
+    pub token_lifetime: u32,
+    /// The truth.
+    pub database: Database,
+    /// A shortcut to parts of it.
+    pub hot: Arc<dyn HotState>,
+    /// What tokens are signed and verified with.
+    pub token_keys: Keyring,
+    /// The pepper and the jti key.
+    pub secrets: ServerSecrets,
+    /// Leased serials.
+    pub serials: Serials,
+    /// How publishing goes.
+    pub publisher: publisher::Status,
+}
+
+impl App {
+    /// Opens everything, on a database that was connected to; makes keys if there are none. The second value signs revocation heads.
+    pub async fn open(config: &config::Serve, database: Database) -> Result<(Arc<Self>, Keyring), OpenError> {
+        schema::check(&database).await.map_err(OpenError::Schema)?;
+        keys::provision(&database, &config.master_key).await?;
+        let token_keys = Keyring::load(&database, &config.master_key, Purpose::Token).await?;
+        let head_keys = Keyring::load(&database, &config.master_key, Purpose::Revocation).await?;
+        let secrets = keys::load_secrets(&database, &config.master_key).await?;
+        let hot = hot::open(config.redis_url.as_ref()).map_err(|_| OpenError::Redis)?;
+        let app = Self {
+            issuer_url: config.issuer_url.clone(),
+            token_lifetime: config.token_lifetime,
+            database,
+            hot,
+            token_keys,
+            secrets: secrets
+                .ok_or(OpenError::Keys(KeyError::Unusable("the server's secrets are gone".into())))?,
+            serials: Serials::default(),
+            publisher: publisher::Status::default(),
+        };
+        Ok((Arc::new(app), head_keys))
+    }
+}
+
+/// Why the issuer doesn't start.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The schema isn't the one this binary was made for.
+    Schema(schema::Mismatch),
+    /// The keys.
+    Keys(KeyError),
+    /// `REDIS_URL` isn't one.
+    Redis,
+}
+
+impl From<KeyError> for OpenError {
+    fn from(error: KeyError) -> Self {
+        Self::Keys(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Schema(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
+            Self::Redis => {
+                f.write_str("REDIS_URL can't be used: it has the form redis://user:password@host:6379/0")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<StorageError> for OpenError {
+    fn from(error: StorageError) -> Self {
+        Self::Keys(error.into())
+    }
+}

@@ -1,0 +1,132 @@
+//! `countersign serve`.
+
+use std::net::SocketAddr;
+use std::panic;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use super::Outcome;
+use crate::app::App;
+use crate::config::{Serve, Sources};
+use crate::publisher::{self, Publisher};
+use crate::storage::Database;
+use crate::{http, telemetry};
+
+pub(super) async fn run(sources: &Sources) -> Outcome {
+    let config = Serve::from_sources(sources)?;
+    telemetry::start(config.telemetry);
+    panic::set_hook(Box::new(|panic| error!("{panic}")));
+    let mut signals = Signals::listen()?;
+    let running = tokio::select! {
+        running = Running::start(&config) => running?,
+        signal = signals.next() => {
+            info!(signal, "stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    info!(signal = signals.next().await, "stopping");
+    running.stop(config.shutdown_timeout).await
+}
+
+/// What asks for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The issuer at work.
+struct Running {
+    database: Database,
+    publisher: Option<Publisher>,
+    listeners: JoinSet<std::io::Result<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    async fn start(config: &Serve) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        // Bound first: that a port is taken shows at once, not after a minute of waiting for the database.
+        let public = bind(config.address, "PORT or HOST").await?;
+        let admin = bind(config.admin_address, "ADMIN_ADDRESS").await?;
+        let database = Database::connect(&config.database).await?;
+        let (app, head_keys) = App::open(config, database.clone()).await?;
+        let publisher = match &config.publisher {
+            Some(publisher) => Some(publisher::start(&app, head_keys.signer, publisher)?),
+            None => None,
+        };
+        let (stop, stopping) = watch::channel(false);
+        let mut listeners = JoinSet::new();
+        info!(address = %public.local_addr()?, admin_address = %admin.local_addr()?, issuer = config.issuer_url.as_str(), "listening");
+        listeners.spawn(serve(public, http::public(app.clone()), stopping.clone()));
+        listeners.spawn(serve(admin, http::admin(app), stopping));
+        Ok(Self { database, publisher, listeners, stop })
+    }
+
+    /// Takes no more requests, waits for those under way, ends the publisher.
+    async fn stop(mut self, patience: Duration) -> Outcome {
+        _ = self.stop.send(true);
+        let drained = tokio::time::timeout(patience, async {
+            while self.listeners.join_next().await.is_some() {}
+            if let Some(publisher) = self.publisher.take() {
+                publisher.stop().await;
+            }
+            self.database.close().await;
+        });
+        match drained.await {
+            Ok(()) => {
+                info!("stopped");
+                Ok(())
+            }
+            Err(_) => Err(format!(
+                "requests were still under way after SHUTDOWN_TIMEOUT_SECONDS ({} s); they were cut off",
+                patience.as_secs()
+            )
+            .into()),
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("{address} is in use by another process: stop that, or change {setting}")
+        }
+        _ => format!("can't listen on {address}: {error}; change {setting}"),
+    })
+}
+
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        // Answers are small and shouldn't wait for more to send.
+        _ = connection.set_nodelay(true);
+    });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(async move {
+            _ = stopping.wait_for(|stop| *stop).await;
+        })
+        .await
+}

@@ -1,0 +1,176 @@
+//! Configuration: read once, checked whole before anything is opened.
+//!
+//! Each command asks for what it needs, so `migrate` runs without a master key.
+
+mod publisher;
+mod secret;
+mod sources;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+pub use publisher::{KvStore, Publisher};
+pub use secret::Secret;
+pub use sources::{Problems, Sources};
+pub use values::{Database, Environment, Identifier, IssuerUrl, LogFormat, LogLevel, Telemetry};
+
+use crate::keys::MasterKey;
+use sources::Reader;
+
+/// A setting's name in the environment.
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    /// Whether it may come from a file (`NAME_FILE`).
+    pub(crate) secret: bool,
+}
+
+const fn plain(name: &'static str) -> Setting {
+    Setting { name, secret: false }
+}
+
+const fn secret(name: &'static str) -> Setting {
+    Setting { name, secret: true }
+}
+
+/// Every setting there is.
+pub(crate) const SETTINGS: &[Setting] = &[
+    secret("DATABASE_URL"),
+    secret("REDIS_URL"),
+    secret("MASTER_KEY"),
+    plain("ISSUER_URL"),
+    plain("DEFAULT_AUDIENCE"),
+    plain("HOST"),
+    plain("PORT"),
+    plain("ADMIN_ADDRESS"),
+    plain("COUNTERSIGN_ENV"),
+    plain("LOG_LEVEL"),
+    plain("LOG_FORMAT"),
+    plain("TOKEN_LIFETIME_SECONDS"),
+    plain("KV_API_BASE"),
+    plain("KV_ACCOUNT_ID"),
+    plain("KV_NAMESPACE_ID"),
+    secret("KV_API_TOKEN"),
+    plain("HUB_URL"),
+    secret("HUB_PUSH_SECRET"),
+    plain("DATABASE_POOL_SIZE"),
+    plain("STARTUP_TIMEOUT_SECONDS"),
+    plain("SHUTDOWN_TIMEOUT_SECONDS"),
+];
+
+/// What `serve` needs.
+#[derive(Debug)]
+pub struct Serve {
+    /// Where logs go and how.
+    pub telemetry: Telemetry,
+    /// The truth.
+    pub database: Database,
+    /// Shared hot state; in-process without it.
+    pub redis_url: Option<Secret>,
+    /// Opens the sealed keys.
+    pub master_key: MasterKey,
+    /// `iss`, and the base of every URL that is told to clients.
+    pub issuer_url: IssuerUrl,
+    /// The public listener.
+    pub address: SocketAddr,
+    /// The listener for probes.
+    pub admin_address: SocketAddr,
+    /// Life of a token where its resource server doesn't say, in seconds.
+    pub token_lifetime: u32,
+    /// Where revocations are published; nowhere without it.
+    pub publisher: Option<Publisher>,
+    /// How long a stop waits for requests under way.
+    pub shutdown_timeout: Duration,
+}
+
+/// What `bootstrap` needs.
+#[derive(Debug)]
+pub struct Bootstrap {
+    /// Where logs go and how.
+    pub telemetry: Telemetry,
+    /// The truth.
+    pub database: Database,
+    /// Seals the keys.
+    pub master_key: MasterKey,
+    /// Identifier of the first tenant's resource server.
+    pub default_audience: Identifier,
+}
+
+/// What `migrate` and `keys` need.
+#[derive(Debug)]
+pub struct Plain {
+    /// Where logs go and how.
+    pub telemetry: Telemetry,
+    /// The truth.
+    pub database: Database,
+}
+
+impl Serve {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let redis_url = values::redis_url(&mut reader);
+        let master_key = values::master_key(&mut reader);
+        let issuer_url = IssuerUrl::read(&mut reader, telemetry.environment);
+        let host = reader.parsed("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), "an IP address");
+        let port = reader.parsed("PORT", 3000_u16, "a port number");
+        let admin_address = reader.parsed(
+            "ADMIN_ADDRESS",
+            SocketAddr::from(([127, 0, 0, 1], 9090)),
+            "an IP address and port",
+        );
+        let token_lifetime = reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=86_400, " seconds");
+        let publisher = Publisher::read(&mut reader);
+        let shutdown_timeout = reader.integer("SHUTDOWN_TIMEOUT_SECONDS", 30, 1..=3600, " seconds");
+
+        let address = SocketAddr::new(host, port);
+        if address == admin_address && port != 0 {
+            reader.problem(format!(
+                "ADMIN_ADDRESS {admin_address} is the address of HOST and PORT too: change one"
+            ));
+        }
+        let required = database.zip(master_key).zip(issuer_url);
+        reader.finish(required.map(|((database, master_key), issuer_url)| Self {
+            telemetry,
+            database,
+            redis_url,
+            master_key,
+            issuer_url,
+            address,
+            admin_address,
+            token_lifetime,
+            publisher,
+            shutdown_timeout: Duration::from_secs(shutdown_timeout.into()),
+        }))
+    }
+}
+
+impl Bootstrap {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let master_key = values::master_key(&mut reader);
+        let default_audience = Identifier::read_default_audience(&mut reader);
+        let required = database.zip(master_key).zip(default_audience);
+        reader.finish(required.map(|((database, master_key), default_audience)| Self {
+            telemetry,
+            database,
+            master_key,
+            default_audience,
+        }))
+    }
+}
+
+impl Plain {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        reader.finish(database.map(|database| Self { telemetry, database }))
+    }
+}

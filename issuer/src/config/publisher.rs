@@ -1,0 +1,92 @@
+//! Where revocations are published.
+
+use reqwest::Url;
+
+use super::secret::Secret;
+use super::sources::Reader;
+
+/// The edge's two doors: objects go to Workers KV, heads to the hub. Neither is of use without the other.
+#[derive(Debug)]
+pub struct Publisher {
+    /// Base URL of the edge.
+    pub hub_url: Url,
+    /// What the hub knows the issuer by.
+    pub hub_push_secret: Secret,
+    /// The object store.
+    pub kv: KvStore,
+}
+
+/// Workers KV, by Cloudflare's REST API.
+#[derive(Debug)]
+pub struct KvStore {
+    /// Everything before `/storage/kv/namespaces/…`.
+    pub api_base: Url,
+    /// The namespace's id.
+    pub namespace_id: String,
+    /// Absent in development, where wrangler's local API asks for none.
+    pub token: Option<Secret>,
+}
+
+const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4/accounts/";
+
+impl Publisher {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let named = ["HUB_URL", "KV_NAMESPACE_ID", "KV_API_BASE", "KV_ACCOUNT_ID"];
+        named.iter().find(|name| reader.text(name).is_some())?;
+
+        let hub_url = reader.required("HUB_URL", "set it to the base URL of the edge verifier");
+        let hub_url = hub_url.and_then(|text| url(reader, "HUB_URL", text));
+        let hub_push_secret =
+            reader.required_secret("HUB_PUSH_SECRET", "set it to the edge verifier's HUB_PUSH_SECRET");
+        let namespace_id = reader.required("KV_NAMESPACE_ID", "set it to the id of the KV namespace");
+        let token = reader.secret("KV_API_TOKEN");
+        let api_base = match (reader.text("KV_API_BASE"), reader.text("KV_ACCOUNT_ID")) {
+            (Some(base), _) => url(reader, "KV_API_BASE", base),
+            (None, Some(account)) => {
+                if token.is_none() {
+                    reader.problem(
+                        "KV_API_TOKEN environment variable is required with KV_ACCOUNT_ID: \
+                         set it to an API token that may write Workers KV",
+                    );
+                }
+                url(reader, "KV_ACCOUNT_ID", &format!("{CLOUDFLARE}{account}"))
+            }
+            (None, None) => {
+                reader.problem(
+                    "KV_ACCOUNT_ID environment variable is required: set it to the Cloudflare account \
+                     (or KV_API_BASE to the base URL of another KV API)",
+                );
+                None
+            }
+        };
+        let namespace_id = namespace_id.filter(|id| {
+            let sound = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+            if !sound {
+                reader.problem("KV_NAMESPACE_ID may have letters, digits, `-` and `_` only");
+            }
+            sound
+        })?;
+        Some(Self {
+            hub_url: hub_url?,
+            hub_push_secret: hub_push_secret?,
+            kv: KvStore { api_base: api_base?, namespace_id: namespace_id.to_owned(), token },
+        })
+    }
+}
+
+fn url(reader: &mut Reader<'_>, name: &str, text: &str) -> Option<Url> {
+    let url = text.parse::<Url>().ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    if url.is_none() {
+        reader.problem(format!(
+            "{name} must make an http or https URL without credentials, query and fragment"
+        ));
+    }
+    url
+}

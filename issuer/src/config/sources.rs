@@ -1,0 +1,183 @@
+//! Where settings come from: environment first, then `NAME_FILE` for secrets, then the optional TOML file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::SETTINGS;
+use super::secret::Secret;
+
+/// What the environment and the file say, unparsed.
+#[derive(Default)]
+pub struct Sources {
+    environment: BTreeMap<String, String>,
+    file: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Sources {
+    /// Takes `environment` as it is, and `file` (TOML, the same names in lower case) if there is one.
+    pub fn read(environment: impl IntoIterator<Item = (String, String)>, file: Option<&Path>) -> Self {
+        let mut sources = Self { environment: environment.into_iter().collect(), ..Self::default() };
+        if let Some(path) = file {
+            sources.read_file(path);
+        }
+        sources
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        let shown = path.display();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.problems.push(format!("{shown} can't be read: {error}")),
+        };
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            // The error's own text quotes the line, and the line may hold a secret.
+            Err(error) => {
+                let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+                return self.problems.push(format!("{shown} is not valid TOML: see line {line}"));
+            }
+        };
+        for (key, value) in table {
+            if !is_known(&key) {
+                self.problems.push(format!("{shown} has the unknown setting `{key}`: remove or correct it"));
+                continue;
+            }
+            let value = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                _ => {
+                    self.problems.push(format!("`{key}` in {shown} must be a string or an integer"));
+                    continue;
+                }
+            };
+            self.file.insert(key.to_ascii_uppercase(), value);
+        }
+    }
+
+    /// The value of `name`; set to nothing counts as not set.
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = [&self.environment, &self.file].into_iter().find_map(|source| source.get(name));
+        found.map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+}
+
+fn is_known(key: &str) -> bool {
+    let named = |setting: &&super::Setting| {
+        let name = setting.name.to_ascii_lowercase();
+        key == name || (setting.secret && key.strip_suffix("_file") == Some(&name))
+    };
+    SETTINGS.iter().any(|setting| named(&setting))
+}
+
+/// Reads settings one by one and collects what is wrong, so that all of it is said at once.
+pub(super) struct Reader<'s> {
+    sources: &'s Sources,
+    problems: Vec<String>,
+}
+
+impl<'s> Reader<'s> {
+    pub(super) fn new(sources: &'s Sources) -> Self {
+        Self { sources, problems: sources.problems.clone() }
+    }
+
+    pub(super) fn problem(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&'s str> {
+        self.sources.get(name)
+    }
+
+    /// A secret: `NAME`, or the content of the file that `NAME_FILE` names.
+    pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
+        let file_setting = format!("{name}_FILE");
+        match (self.sources.get(name), self.sources.get(&file_setting)) {
+            (Some(_), Some(_)) => {
+                self.problem(format!("{name} and {file_setting} are both set: keep one"));
+                None
+            }
+            (Some(value), None) => Some(Secret::new(value.to_owned())),
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) if text.trim().is_empty() => {
+                    self.problem(format!("{file_setting}: {path} is empty"));
+                    None
+                }
+                Ok(text) => Some(Secret::new(text.trim().to_owned())),
+                Err(error) => {
+                    self.problem(format!("{file_setting}: {path} can't be read: {error}"));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    /// A secret that must be there; `fix` says what to put.
+    pub(super) fn required_secret(&mut self, name: &str, fix: &str) -> Option<Secret> {
+        let before = self.problems.len();
+        let secret = self.secret(name);
+        if secret.is_none() && self.problems.len() == before {
+            self.problem(format!("{name} environment variable is required: {fix}"));
+        }
+        secret
+    }
+
+    /// A text that must be there; `fix` says what to put.
+    pub(super) fn required(&mut self, name: &str, fix: &str) -> Option<&'s str> {
+        let text = self.sources.get(name);
+        if text.is_none() {
+            self.problem(format!("{name} environment variable is required: {fix}"));
+        }
+        text
+    }
+
+    /// A value of another type, or `default`.
+    pub(super) fn parsed<T: FromStr>(&mut self, name: &str, default: T, expected: &str) -> T {
+        let Some(text) = self.sources.get(name) else { return default };
+        text.parse().unwrap_or_else(|_| {
+            self.problem(format!("{name} must be {expected}, not `{text}`"));
+            default
+        })
+    }
+
+    /// An integer within `range`, or `default`.
+    pub(super) fn integer(
+        &mut self,
+        name: &str,
+        default: u32,
+        range: std::ops::RangeInclusive<u32>,
+        unit: &str,
+    ) -> u32 {
+        let expected = format!("an integer from {} to {}{unit}", range.start(), range.end());
+        let value = self.parsed(name, default, &expected);
+        if range.contains(&value) {
+            return value;
+        }
+        self.problem(format!("{name} must be {expected}, not `{value}`"));
+        default
+    }
+
+    /// `value`, unless something was wrong.
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
+        match value {
+            Some(value) if self.problems.is_empty() => Ok(value),
+            _ => Err(Problems(self.problems)),
+        }
+    }
+}
+
+/// All that is wrong with the configuration.
+#[derive(Debug)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is not valid:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}

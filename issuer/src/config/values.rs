@@ -1,0 +1,281 @@
+//! The settings that more than one command reads, as types.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::Url;
+use sqlx::postgres::PgConnectOptions;
+
+use super::secret::Secret;
+use super::sources::Reader;
+use crate::keys::MasterKey;
+
+/// Where the issuer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// On a developer's machine.
+    Development,
+    /// Anywhere else.
+    Production,
+}
+
+impl FromStr for Environment {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "development" => Ok(Self::Development),
+            "production" => Ok(Self::Production),
+            _ => Err(()),
+        }
+    }
+}
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err(()),
+        }
+    }
+}
+
+/// The least severe level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevel(pub tracing::Level);
+
+impl FromStr for LogLevel {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        // By name only: `tracing` would also take digits.
+        if text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+            text.parse().map(Self).map_err(|_| ())
+        } else {
+            Err(())
+        }
+    }
+}
+
+/// Where logs go and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Telemetry {
+    /// Sets what isn't set itself.
+    pub environment: Environment,
+    /// What is logged.
+    pub level: LogLevel,
+    /// How.
+    pub format: LogFormat,
+}
+
+impl Telemetry {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let environment =
+            reader.parsed("COUNTERSIGN_ENV", Environment::Production, "`development` or `production`");
+        let level = reader.parsed(
+            "LOG_LEVEL",
+            LogLevel(tracing::Level::INFO),
+            "one of ERROR, WARN, INFO, DEBUG, TRACE",
+        );
+        let default = match environment {
+            Environment::Development => LogFormat::Text,
+            Environment::Production => LogFormat::Json,
+        };
+        let format = reader.parsed("LOG_FORMAT", default, "`json` or `text`");
+        Self { environment, level, format }
+    }
+}
+
+/// The database, and how long to wait for it.
+#[derive(Clone)]
+pub struct Database {
+    /// Parsed from `DATABASE_URL`.
+    pub options: PgConnectOptions,
+    /// Connections held at most.
+    pub pool_size: u32,
+    /// How long a start tries to reach it.
+    pub startup_timeout: Duration,
+}
+
+impl Database {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let url = reader.required_secret(
+            "DATABASE_URL",
+            "set it to a PostgreSQL URL such as postgres://user:password@host:5432/countersign",
+        );
+        let pool_size = reader.integer("DATABASE_POOL_SIZE", 10, 2..=1000, " connections");
+        let startup_timeout = reader.integer("STARTUP_TIMEOUT_SECONDS", 60, 1..=3600, " seconds");
+        // The parser's error may quote the URL.
+        let options = url.and_then(|url| {
+            let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
+            let options = scheme.then(|| url.expose().parse::<PgConnectOptions>().ok()).flatten();
+            if options.is_none() {
+                reader.problem("DATABASE_URL is not a PostgreSQL URL: it has the form postgres://user:password@host:5432/database");
+            }
+            options
+        })?;
+        Some(Self { options, pool_size, startup_timeout: Duration::from_secs(startup_timeout.into()) })
+    }
+
+    /// Host and port, or the socket's path; never credentials.
+    pub fn address(&self) -> String {
+        match self.options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", self.options.get_host(), self.options.get_port()),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("address", &self.address()).finish_non_exhaustive()
+    }
+}
+
+/// The issuer's identifier (RFC 8414 §2): an https URL without query, fragment and trailing slash, in its canonical spelling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerUrl {
+    text: String,
+    path: String,
+}
+
+impl IssuerUrl {
+    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
+        let text = reader.required(
+            "ISSUER_URL",
+            "set it to the URL that clients reach the issuer by, e.g. https://id.example.com",
+        )?;
+        match Self::parse(text, environment) {
+            Ok(url) => Some(url),
+            Err(problem) => {
+                reader.problem(format!("ISSUER_URL {problem}"));
+                None
+            }
+        }
+    }
+
+    /// Checks `text`; the error continues the sentence "`ISSUER_URL` …".
+    pub fn parse(text: &str, environment: Environment) -> Result<Self, String> {
+        let url: Url =
+            text.parse().map_err(|_| "must be an absolute URL, e.g. https://id.example.com".to_owned())?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let loopback =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        match url.scheme() {
+            "https" => {}
+            "http" if loopback || environment == Environment::Development => {}
+            "http" => {
+                return Err(
+                    "must be an https URL (http only for localhost, or with COUNTERSIGN_ENV=development)"
+                        .into(),
+                );
+            }
+            _ => return Err("must be an https URL".into()),
+        }
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
+            return Err("must not have credentials, a query or a fragment".into());
+        }
+        // Tokens are compared with it byte for byte, so there is one way to write it.
+        let canonical = url.as_str().trim_end_matches('/');
+        if canonical != text || canonical.contains(['"', '\\']) {
+            return Err(format!("must be written in its canonical form, `{canonical}`"));
+        }
+        Ok(Self { text: text.to_owned(), path: url.path().trim_end_matches('/').to_owned() })
+    }
+
+    /// The identifier.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Its path, without a trailing slash: mostly empty.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+/// A resource server's identifier: what stands in `aud`. RFC 8707 §2 asks for an absolute URI without fragment; plain names, which
+/// the older `audience` parameter had, are taken too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identifier(String);
+
+impl Identifier {
+    /// The longest identifier, in bytes.
+    pub const MAX_BYTES: usize = 512;
+
+    pub(super) fn read_default_audience(reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.required(
+            "DEFAULT_AUDIENCE",
+            "set it to the identifier of the API that tokens are for, e.g. https://api.example.com",
+        )?;
+        let identifier = text.parse();
+        if identifier.is_err() {
+            reader.problem(
+                "DEFAULT_AUDIENCE must be 1 to 512 visible ASCII characters without `#`, `,`, `\"` and `\\`",
+            );
+            return None;
+        }
+        // Tokens for the issuer carry management scopes: no other API may accept them.
+        if reader.text("ISSUER_URL") == Some(text) {
+            reader.problem("DEFAULT_AUDIENCE must not be ISSUER_URL: the issuer's own API is another one");
+            return None;
+        }
+        identifier.ok()
+    }
+
+    /// The identifier as it stands in `aud`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Identifier {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let sound = (1..=Self::MAX_BYTES).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b',' | b'"' | b'\\'));
+        if sound { Ok(Self(text.to_owned())) } else { Err(()) }
+    }
+}
+
+pub(super) fn master_key(reader: &mut Reader<'_>) -> Option<MasterKey> {
+    let text = reader.required_secret(
+        "MASTER_KEY",
+        "set it to the base64 of 32 random bytes, e.g. of `openssl rand -base64 32`, and keep it safe",
+    )?;
+    let key = MasterKey::from_base64(text.expose());
+    if key.is_none() {
+        reader.problem("MASTER_KEY must be the base64 of 32 bytes: make one with `openssl rand -base64 32`");
+    }
+    key
+}
+
+pub(super) fn redis_url(reader: &mut Reader<'_>) -> Option<Secret> {
+    let url = reader.secret("REDIS_URL")?;
+    if redis::Client::open(url.expose()).is_err() {
+        reader.problem("REDIS_URL is not a Redis URL: it has the form redis://user:password@host:6379/0");
+        return None;
+    }
+    Some(url)
+}

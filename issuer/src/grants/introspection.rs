@@ -1,0 +1,54 @@
+//! Introspection (RFC 7662): what a token is worth right now.
+
+use countersign_shared::Claims;
+use serde_json::{Value, json};
+
+use super::OauthError;
+use super::client_auth::{self, Authenticated, Presented};
+use crate::app::App;
+use crate::domain::audit::Origin;
+use crate::domain::scope::TOKENS_INTROSPECT;
+use crate::tokens::check::{self, Audience, CheckError};
+
+/// Says what `token` is, to a client that may know. A lost database is an error, never an inactive token.
+pub async fn introspect(
+    app: &App,
+    presented: &Presented,
+    token: &str,
+    origin: &Origin,
+) -> Result<Value, OauthError> {
+    let caller = client_auth::authenticate(app, presented, None, origin).await?;
+    match check::verify(app, token, Audience::Any).await {
+        Ok(verified) if may_know(&caller, verified.claims()) => Ok(describe(verified.claims())),
+        Ok(_) | Err(CheckError::Refused(_) | CheckError::Ended(..)) => Ok(json!({ "active": false })),
+        Err(CheckError::Storage(error)) => Err(error.into()),
+    }
+}
+
+fn may_know(caller: &Authenticated, claims: &Claims) -> bool {
+    let client = &caller.client;
+    claims.tenant == client.tenant_id
+        && (claims.subject == client.agent_id || client.scopes.contains(TOKENS_INTROSPECT))
+}
+
+fn describe(claims: &Claims) -> Value {
+    let audience = match claims.audience.as_slice() {
+        [one] => json!(one),
+        several => json!(several),
+    };
+    json!({
+        "active": true,
+        "iss": claims.issuer,
+        "sub": claims.subject,
+        "client_id": claims.client_id,
+        "aud": audience,
+        "iat": claims.issued_at.0,
+        "exp": claims.expires_at.0,
+        "jti": claims.jti.to_string(),
+        "scope": claims.scope.join(" "),
+        "token_type": "Bearer",
+        "tenant_id": claims.tenant,
+        "credential_id": claims.credential,
+        "agent_type": claims.agent_type,
+    })
+}

@@ -1,0 +1,80 @@
+//! What a client may have: authentication, and the one grant there is so far.
+
+pub mod client_auth;
+pub mod client_credentials;
+pub mod introspection;
+pub mod revocation;
+
+use std::fmt;
+
+use crate::keys::SignError;
+use crate::storage::StorageError;
+use crate::tokens::serials::SerialError;
+
+/// Why an OAuth request gets no for an answer (RFC 6749 §5.2, RFC 8707 §2, RFC 7009 §2.2.1).
+#[derive(Debug)]
+pub enum OauthError {
+    /// A parameter is missing, repeated or malformed; says which.
+    InvalidRequest(String),
+    /// Client authentication failed. Never says how.
+    InvalidClient,
+    /// The client may not do this; says what.
+    UnauthorizedClient(&'static str),
+    /// No such grant.
+    UnsupportedGrantType,
+    /// The scope isn't the agent's to ask for.
+    InvalidScope(String),
+    /// No such resource server.
+    InvalidTarget(String),
+    /// The database can't be reached.
+    Unavailable(String),
+    /// Ours; the text is for the log.
+    Server(String),
+}
+
+impl OauthError {
+    pub(crate) fn invalid_request(problem: impl Into<String>) -> Self {
+        Self::InvalidRequest(problem.into())
+    }
+}
+
+impl From<StorageError> for OauthError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StorageError::Refused(_) | StorageError::Row { .. } => Self::Server(error.to_string()),
+        }
+    }
+}
+
+impl From<SerialError> for OauthError {
+    fn from(error: SerialError) -> Self {
+        match error {
+            SerialError::Storage(error) => error.into(),
+            SerialError::Exhausted | SerialError::Randomness(_) => Self::Server(error.to_string()),
+        }
+    }
+}
+
+impl From<SignError> for OauthError {
+    fn from(error: SignError) -> Self {
+        Self::Server(error.to_string())
+    }
+}
+
+impl fmt::Display for OauthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidRequest(text)
+            | Self::InvalidScope(text)
+            | Self::InvalidTarget(text)
+            | Self::Unavailable(text)
+            | Self::Server(text) => f.write_str(text),
+            Self::UnauthorizedClient(text) => f.write_str(text),
+            Self::InvalidClient => f.write_str("client authentication failed"),
+            Self::UnsupportedGrantType => f.write_str("the grant type is not supported"),
+        }
+    }
+}
+
+impl std::error::Error for OauthError {}

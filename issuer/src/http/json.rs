@@ -1,0 +1,154 @@
+//! JSON bodies, read field by field so that everything wrong with one is said at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use axum::extract::Request;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::body::{self, BodyError};
+use super::error::{ApiError, FieldProblem};
+
+/// The members of a JSON object that nobody has asked for yet, and what was wrong with the others.
+pub(super) struct Fields {
+    members: BTreeMap<String, Value>,
+    problems: Vec<FieldProblem>,
+}
+
+/// Takes a value, or says what is wrong with it.
+pub(super) type Read<T> = Result<T, String>;
+
+impl Fields {
+    /// Reads the body of `request`, which must be a JSON object.
+    pub(super) async fn read(request: Request) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        if !body::is_media_type(&parts.headers, "application/json") {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        let bytes = body::read(&parts.headers, body).await.map_err(|error| match error {
+            BodyError::TooLarge => ApiError::PayloadTooLarge,
+            BodyError::Incomplete => ApiError::Malformed("The body did not arrive whole."),
+        })?;
+        let Members(members) = serde_json::from_slice(&bytes)
+            .map_err(|_| ApiError::Malformed("The body is not a JSON object, or has a member twice."))?;
+        Ok(Self { members, problems: Vec::new() })
+    }
+
+    /// A field that must be there.
+    pub(super) fn required<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Read<T>) -> Option<T> {
+        let value = self.members.remove(name);
+        if value.is_none() {
+            self.problem(name, "is required".to_owned());
+        }
+        self.convert(name, value?, read)
+    }
+
+    /// A field that may be absent or null.
+    pub(super) fn optional<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Read<T>) -> Option<T> {
+        let value = self.members.remove(name).filter(|value| !value.is_null())?;
+        self.convert(name, value, read)
+    }
+
+    fn convert<T>(&mut self, name: &str, value: Value, read: impl FnOnce(Value) -> Read<T>) -> Option<T> {
+        read(value).map_err(|problem| self.problem(name, problem)).ok()
+    }
+
+    fn problem(&mut self, field: &str, problem: String) {
+        // An unknown name may be anything: as much of it as serves.
+        self.problems.push(FieldProblem { field: field.chars().take(64).collect(), problem });
+    }
+
+    /// `value`, if nothing was wrong and nothing is left over.
+    pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, ApiError> {
+        for name in std::mem::take(&mut self.members).into_keys().take(100) {
+            self.problem(&name, "is not a field of this request".to_owned());
+        }
+        match value {
+            Some(value) if self.problems.is_empty() => Ok(value),
+            _ => Err(ApiError::Validation(self.problems)),
+        }
+    }
+}
+
+/// A JSON object no member of which comes twice: readers disagree about which one counts.
+struct Members(BTreeMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a member comes twice"));
+                    }
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+/// Text of 1 to `max` characters, none of them a control character.
+pub(super) fn text(max: usize) -> impl Fn(Value) -> Read<String> {
+    move |value| match value {
+        Value::String(text)
+            if (1..=max).contains(&text.chars().count()) && !text.chars().any(char::is_control) =>
+        {
+            Ok(text)
+        }
+        _ => Err(format!("must be a string of 1 to {max} characters, without control characters")),
+    }
+}
+
+/// One of the words of `T`.
+pub(super) fn word<T: std::str::FromStr>(words: &'static [&'static str]) -> impl Fn(Value) -> Read<T> {
+    move |value| {
+        let parsed = value.as_str().and_then(|text| text.parse().ok());
+        parsed.ok_or_else(|| format!("must be one of {}", words.join(", ")))
+    }
+}
+
+/// Up to `max` different strings, each as `read` takes it.
+pub(super) fn set(
+    max: usize,
+    read: impl Fn(Value) -> Read<String>,
+) -> impl FnOnce(Value) -> Read<Vec<String>> {
+    move |value| {
+        let Value::Array(values) = value else { return Err("must be an array of strings".to_owned()) };
+        if values.len() > max {
+            return Err(format!("must have at most {max} entries"));
+        }
+        let mut seen = BTreeSet::new();
+        let entries = values.into_iter().enumerate().map(|(place, value)| {
+            let entry = read(value).map_err(|problem| format!("entry {place} {problem}"))?;
+            if seen.insert(entry.clone()) { Ok(entry) } else { Err(format!("entry {place} comes twice")) }
+        });
+        entries.collect()
+    }
+}
+
+/// An object of up to `max` strings, names up to 64 characters, values up to 512.
+pub(super) fn strings(max: usize) -> impl FnOnce(Value) -> Read<BTreeMap<String, String>> {
+    move |value| {
+        let Value::Object(members) = value else { return Err("must be an object of strings".to_owned()) };
+        if members.len() > max {
+            return Err(format!("must have at most {max} members"));
+        }
+        let members = members.into_iter().map(|(name, value)| {
+            let name = text(64)(Value::String(name)).map_err(|problem| format!("a name {problem}"))?;
+            let value = text(512)(value).map_err(|problem| format!("`{name}` {problem}"))?;
+            Ok((name, value))
+        });
+        members.collect()
+    }
+}

@@ -1,0 +1,165 @@
+//! What the OAuth endpoints have in common: form parameters, client authentication as it is sent, errors as RFC 6749 §5.2 has them.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64;
+use serde_json::json;
+use tracing::{error, warn};
+
+use super::body::{self, BodyError};
+use super::error::RETRY_AFTER_SECONDS;
+use crate::config::Secret;
+use crate::grants::OauthError;
+use crate::grants::client_auth::{Method, Presented};
+
+/// The parameters of a request, and who it says it is from.
+pub(super) struct Form {
+    parameters: BTreeMap<String, String>,
+    pub(super) client: Presented,
+}
+
+impl Form {
+    /// Reads the body of `request` and its client authentication.
+    pub(super) async fn read(request: Request) -> Result<Self, OauthFailure> {
+        let (parts, body) = request.into_parts();
+        if !body::is_media_type(&parts.headers, "application/x-www-form-urlencoded") {
+            let problem =
+                "the body must be a form, with the header Content-Type: application/x-www-form-urlencoded";
+            return Err(invalid(problem));
+        }
+        let bytes = body::read(&parts.headers, body).await.map_err(|error| match error {
+            BodyError::TooLarge => invalid("the body is over 64 KiB"),
+            BodyError::Incomplete => invalid("the body did not arrive whole"),
+        })?;
+        let mut parameters = parameters(&bytes)?;
+        let client = client(&parts.headers, &mut parameters)?;
+        Ok(Self { parameters, client })
+    }
+
+    /// The parameter `name`; sent empty counts as not sent (RFC 6749 §3.1).
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        self.parameters.remove(name)
+    }
+}
+
+fn parameters(body: &[u8]) -> Result<BTreeMap<String, String>, OauthFailure> {
+    let mut parameters = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(body) {
+        if value.chars().any(char::is_control) {
+            return Err(invalid("a parameter has control characters"));
+        }
+        if parameters.insert(name.to_string(), value.to_string()).is_none() {
+            continue;
+        }
+        return Err(match &*name {
+            // RFC 8707 §2 allows several; a token of ours is for one.
+            "resource" => OauthFailure(OauthError::InvalidTarget("one resource for each token".into())),
+            _ => invalid("a parameter comes twice"),
+        });
+    }
+    parameters.retain(|_, value| !value.is_empty());
+    Ok(parameters)
+}
+
+/// Client authentication by the header or by the form, never both (RFC 6749 §2.3).
+fn client(headers: &HeaderMap, parameters: &mut BTreeMap<String, String>) -> Result<Presented, OauthFailure> {
+    let (id, secret) = (parameters.remove("client_id"), parameters.remove("client_secret"));
+    let mut authorizations = headers.get_all(AUTHORIZATION).iter();
+    let (header, None) = (authorizations.next(), authorizations.next()) else {
+        return Err(invalid("the header Authorization comes twice"));
+    };
+    match (header, id, secret) {
+        (Some(_), _, Some(_)) => Err(invalid("the client authenticates by header and by form; use one")),
+        (Some(header), id, None) => {
+            let presented = basic(header).ok_or(OauthFailure(OauthError::InvalidClient))?;
+            if id.is_some_and(|id| id != presented.client_id) {
+                return Err(invalid("client_id is not the client that the header names"));
+            }
+            Ok(presented)
+        }
+        (None, Some(client_id), Some(secret)) => {
+            Ok(Presented { method: Method::Post, client_id, secret: Secret::new(secret) })
+        }
+        (None, _, _) => Err(OauthFailure(OauthError::InvalidClient)),
+    }
+}
+
+/// `Basic` with both parts form-urlencoded first (RFC 6749 §2.3.1).
+fn basic(header: &HeaderValue) -> Option<Presented> {
+    let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = String::from_utf8(BASE64.decode(encoded.trim().as_bytes()).ok()?).ok()?;
+    let (id, secret) = pair.split_once(':')?;
+    Some(Presented { method: Method::Basic, client_id: decode(id)?, secret: Secret::new(decode(secret)?) })
+}
+
+fn decode(component: &str) -> Option<String> {
+    let pair = format!("value={component}");
+    let mut pairs = form_urlencoded::parse(pair.as_bytes());
+    let (_, value) = pairs.next()?;
+    pairs.next().is_none().then(|| value.into_owned())
+}
+
+pub(super) fn invalid(problem: &str) -> OauthFailure {
+    OauthFailure(OauthError::invalid_request(problem))
+}
+
+/// An [`OauthError`] on its way out.
+pub(super) struct OauthFailure(pub(super) OauthError);
+
+impl From<OauthError> for OauthFailure {
+    fn from(error: OauthError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for OauthFailure {
+    fn into_response(self) -> Response {
+        let error = self.0;
+        match &error {
+            OauthError::Unavailable(cause) => warn!(cause, "service unavailable"),
+            OauthError::Server(cause) => error!(cause, "internal error"),
+            _ => {}
+        }
+        let (status, code) = match &error {
+            OauthError::InvalidRequest(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            OauthError::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client"),
+            OauthError::UnauthorizedClient(_) => (StatusCode::BAD_REQUEST, "unauthorized_client"),
+            OauthError::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
+            OauthError::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
+            OauthError::InvalidTarget(_) => (StatusCode::BAD_REQUEST, "invalid_target"),
+            OauthError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+            OauthError::Server(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        };
+        let mut response = match &error {
+            OauthError::Unavailable(_) => {
+                problem(status, code, "the service is temporarily unavailable; try again shortly")
+            }
+            OauthError::Server(_) => problem(status, code, "something went wrong on our side"),
+            answerable => problem(status, code, &answerable.to_string()),
+        };
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"countersign\""));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
+    }
+}
+
+/// An error response (RFC 6749 §5.2); of `description` what the RFC's alphabet allows.
+pub(super) fn problem(status: StatusCode, error: &str, description: &str) -> Response {
+    let allowed = |character: &char| matches!(character, ' '..='!' | '#'..='[' | ']'..='~');
+    let description: String = description.chars().filter(allowed).collect();
+    let body = Json(json!({ "error": error, "error_description": description }));
+    (status, [(CACHE_CONTROL, "no-store")], body).into_response()
+}

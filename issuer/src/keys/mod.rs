@@ -1,0 +1,106 @@
+//! Key material: made here, sealed here, used here.
+//!
+//! Private parts are in memory only inside [`SigningKey`] and in the database only sealed under [`MasterKey`] ([`envelope`]).
+
+pub mod envelope;
+mod generate;
+mod master;
+mod provision;
+mod public;
+mod signer;
+mod verify;
+
+use std::fmt;
+
+pub use master::MasterKey;
+pub use provision::{ServerSecrets, load_secrets, provision};
+pub use public::{Jwks, thumbprint};
+pub use signer::{SignError, Signer, SigningKey};
+pub use verify::check_signature;
+
+use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
+use crate::storage::{Database, StorageError, signing_keys};
+use envelope::OpenError;
+
+/// The keys of one purpose: which one signs, and which ones others should verify with.
+pub struct Keyring {
+    /// The active key.
+    pub signer: Signer,
+    /// The public keys: pending, active and retiring.
+    pub published: Jwks,
+}
+
+impl Keyring {
+    /// Reads the keys of `purpose` and opens the active one.
+    pub async fn load(database: &Database, master: &MasterKey, purpose: Purpose) -> Result<Self, KeyError> {
+        let records = signing_keys::list(database).await?;
+        let ours: Vec<&KeyRecord> = records.iter().filter(|record| record.purpose == purpose).collect();
+        let active = ours
+            .iter()
+            .find(|record| record.state == KeyState::Active)
+            .ok_or(KeyError::NoActiveKey(purpose))?;
+        let private = envelope::open(master, &signing_key_context(active), &active.sealed)
+            .map_err(|error| KeyError::opening(error, &active.kid))?;
+        let signer = Signer::new(SigningKey::from_pkcs8(&active.kid, active.algorithm, &private)?);
+        let published = published(&records, purpose)?;
+        Ok(Self { signer, published })
+    }
+}
+
+/// The keys of `purpose` that verifiers should know: all but the retired.
+pub fn published(records: &[KeyRecord], purpose: Purpose) -> Result<Jwks, KeyError> {
+    let keys = records.iter().filter(|record| record.purpose == purpose && record.state != KeyState::Retired);
+    Jwks::new(keys.map(|record| record.public_jwk.as_str()))
+}
+
+fn signing_key_context(record: &KeyRecord) -> envelope::Context<'_> {
+    envelope::Context { table: "signing_keys", purpose: record.purpose.as_str(), id: &record.kid }
+}
+
+/// Why keys can't be used.
+#[derive(Debug)]
+pub enum KeyError {
+    /// The database.
+    Storage(StorageError),
+    /// `MASTER_KEY` isn't the one that the rows were sealed with.
+    WrongMasterKey,
+    /// A sealed value was changed or moved; names the row.
+    Damaged(String),
+    /// No key signs for this purpose.
+    NoActiveKey(Purpose),
+    /// A key that opens and isn't one: says which and why.
+    Unusable(String),
+}
+
+impl KeyError {
+    fn opening(error: OpenError, row: &str) -> Self {
+        match error {
+            OpenError::DataKey => Self::WrongMasterKey,
+            OpenError::Value => Self::Damaged(row.to_owned()),
+        }
+    }
+}
+
+impl From<StorageError> for KeyError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Storage(error) => error.fmt(f),
+            Self::WrongMasterKey => f.write_str(
+                "MASTER_KEY does not open the keys in this database: set it to the one that they were sealed with",
+            ),
+            Self::Damaged(row) => write!(f, "the sealed value of `{row}` was changed or moved: restore that row"),
+            Self::NoActiveKey(purpose) => {
+                write!(f, "there is no active {} key: run `countersign bootstrap`", purpose.as_str())
+            }
+            Self::Unusable(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}

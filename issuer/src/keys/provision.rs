@@ -1,0 +1,92 @@
+//! Making what isn't there yet: one RS256 key for tokens, one Ed25519 key for heads, the server's secrets.
+
+use aws_lc_rs::{hmac, rand};
+use countersign_shared::Algorithm;
+use zeroize::Zeroizing;
+
+use super::envelope::{self, Context, SealError};
+use super::{KeyError, MasterKey, generate};
+use crate::domain::signing_key::{KeyRecord, KeyState, Purpose, Sealed};
+use crate::storage::{Database, server_secrets, signing_keys};
+
+const PEPPER: &str = "client_secret_pepper";
+const JTI_TAG: &str = "jti_tag_key";
+
+/// Random values of the installation, as keys.
+pub struct ServerSecrets {
+    /// For client secrets.
+    pub pepper: hmac::Key,
+    /// For the tags of jtis.
+    pub jti_tag: hmac::Key,
+}
+
+/// Makes the keys and secrets that are missing. Safe to run from several processes at once; returns the kids of new keys.
+pub async fn provision(database: &Database, master: &MasterKey) -> Result<Vec<String>, KeyError> {
+    // With a wrong master key new keys would be sealed that the right one can't open.
+    load_secrets(database, master).await?;
+
+    let mut transaction = database.begin().await?;
+    signing_keys::lock(&mut transaction).await?;
+    for name in [PEPPER, JTI_TAG] {
+        let mut value = Zeroizing::new([0; 32]);
+        rand::fill(&mut *value).map_err(|_| KeyError::Unusable("the system has no randomness".into()))?;
+        let sealed = envelope::seal(master, &secret_context(name), &*value).map_err(sealing)?;
+        server_secrets::insert_if_missing(&mut transaction, name, &sealed).await?;
+    }
+    let mut made = Vec::new();
+    for purpose in [Purpose::Token, Purpose::Revocation] {
+        if !signing_keys::has_active(&mut transaction, purpose).await? {
+            let record = generate_active(master, purpose).await?;
+            signing_keys::insert(&mut transaction, &record).await?;
+            made.push(record.kid);
+        }
+    }
+    Database::commit(transaction).await?;
+    Ok(made)
+}
+
+async fn generate_active(master: &MasterKey, purpose: Purpose) -> Result<KeyRecord, KeyError> {
+    let (algorithm, generate): (_, fn() -> _) = match purpose {
+        Purpose::Token => (Algorithm::Rs256, generate::rsa_2048),
+        Purpose::Revocation => (Algorithm::EdDsa, generate::ed25519),
+    };
+    let generated = tokio::task::spawn_blocking(generate)
+        .await
+        .map_err(|_| KeyError::Unusable("key generation was interrupted".into()))??;
+    let mut record = KeyRecord {
+        kid: generated.kid,
+        purpose,
+        algorithm,
+        state: KeyState::Active,
+        public_jwk: generated.public_jwk,
+        sealed: Sealed::default(),
+        created_at: None,
+    };
+    record.sealed =
+        envelope::seal(master, &super::signing_key_context(&record), &generated.private).map_err(sealing)?;
+    Ok(record)
+}
+
+/// Opens the server's secrets; `None` where there are none yet.
+pub async fn load_secrets(
+    database: &Database,
+    master: &MasterKey,
+) -> Result<Option<ServerSecrets>, KeyError> {
+    let mut keys = Vec::with_capacity(2);
+    for name in [PEPPER, JTI_TAG] {
+        let Some(sealed) = server_secrets::find(database, name).await? else { return Ok(None) };
+        let value = envelope::open(master, &secret_context(name), &sealed)
+            .map_err(|error| KeyError::opening(error, name))?;
+        keys.push(hmac::Key::new(hmac::HMAC_SHA256, &value));
+    }
+    let [pepper, jti_tag] = keys.try_into().map_err(|_| KeyError::Damaged(PEPPER.into()))?;
+    Ok(Some(ServerSecrets { pepper, jti_tag }))
+}
+
+const fn secret_context(name: &str) -> Context<'_> {
+    Context { table: "server_secrets", purpose: "hmac", id: name }
+}
+
+fn sealing(_: SealError) -> KeyError {
+    KeyError::Unusable("sealing a new key failed".into())
+}

@@ -1,0 +1,19 @@
+//! The issuer of Countersign.
+//!
+//! A request comes in through [`http`], which parses it and nothing more; [`grants`], [`tokens`] and [`management`] decide;
+//! [`storage`] holds the only SQL; [`keys`] signs and seals; [`publisher`] carries revocations to the edge. [`cli`] starts it all.
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod grants;
+pub mod hot;
+pub mod http;
+pub mod keys;
+pub mod management;
+pub mod publisher;
+pub mod storage;
+pub mod telemetry;
+pub mod tokens;

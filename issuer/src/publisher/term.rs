@@ -1,0 +1,235 @@
+//! One time of leading: from getting the lock to losing it.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_shared::UnixTime;
+use countersign_shared::revocation::{HEAD_TYPE, MAX_HEAD_BYTES};
+use tokio::time::{Instant, sleep_until};
+use tracing::error;
+
+use super::artifacts::{self, BaseObject, Delta, oldest_shard};
+use super::courier::Courier;
+use super::leader::{Ended, Task};
+use super::sinks::Artifact;
+use crate::clock;
+use crate::storage::outbox::{Leadership, Position};
+
+/// A head is signed again this often, with a new `as_of`, whether or not anything changed.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Changes that come sooner after the last push than this wait, and go out together. After a quiet time nothing waits.
+const COALESCE: Duration = Duration::from_millis(100);
+/// That the hub is ahead of the database is said again this often.
+const REMIND: Duration = Duration::from_mins(1);
+/// Heads whose way is followed one by one.
+const MAX_SENT: usize = 1000;
+
+pub(super) struct Term<'t> {
+    task: &'t Task,
+    leadership: Leadership,
+    objects: Courier,
+    heads: Courier,
+    position: Position,
+    delta: Delta,
+    /// The base that this term has stored.
+    base: Option<Arc<Artifact>>,
+    base_made: Instant,
+    upcoming: Option<Upcoming>,
+    /// Heads on their way: their parcels' numbers and their seqs.
+    sent: VecDeque<(u64, u64)>,
+    recoveries: u64,
+    alarmed: Option<Instant>,
+}
+
+/// A base on its way into the store.
+struct Upcoming {
+    parcel: u64,
+    seq: u64,
+    sha256: [u8; 32],
+    artifact: Arc<Artifact>,
+}
+
+impl<'t> Term<'t> {
+    pub(super) async fn begin(task: &'t Task, mut leadership: Leadership) -> Result<Self, Ended> {
+        let position = leadership.position().await?;
+        let mut term = Self {
+            task,
+            leadership,
+            objects: Courier::start(task.objects.clone()),
+            heads: Courier::start(task.heads.clone()),
+            position,
+            delta: Delta::default(),
+            base: None,
+            base_made: Instant::now(),
+            upcoming: None,
+            sent: VecDeque::new(),
+            recoveries: 0,
+            alarmed: None,
+        };
+        term.load_delta().await?;
+        // Whether the store still has what an earlier leader put there isn't known, so it gets it anew.
+        term.make_base().await?;
+        Ok(term)
+    }
+
+    pub(super) async fn lead(mut self) -> Result<Infallible, Ended> {
+        loop {
+            self.publish().await?;
+            self.wait_for_news(Instant::now()).await?;
+        }
+    }
+
+    /// Returns when there is something to publish, after `published` was the last time.
+    async fn wait_for_news(&mut self, published: Instant) -> Result<(), Ended> {
+        loop {
+            self.report();
+            tokio::select! {
+                woken = self.leadership.woken() => {
+                    woken?;
+                    sleep_until(published + COALESCE).await;
+                    return Ok(());
+                }
+                () = sleep_until(published + HEARTBEAT) => return Ok(()),
+                news = self.objects.delivery.changed() => {
+                    news.map_err(|_| Ended::Courier)?;
+                    if self.put_base_in_force().await? {
+                        return Ok(());
+                    }
+                }
+                news = self.heads.delivery.changed() => {
+                    news.map_err(|_| Ended::Courier)?;
+                    self.note_delivery();
+                }
+            }
+        }
+    }
+
+    /// Reads what is queued and sends a head that has it.
+    async fn publish(&mut self) -> Result<(), Ended> {
+        self.leadership.drain();
+        let as_of = clock::now(); // from before the database is read
+        loop {
+            let (position, entries) = self.leadership.sequence().await?;
+            let expected = Position { seq: self.position.seq + entries.len() as u64, ..self.position };
+            self.position = position;
+            if position != expected {
+                // Somebody else wrote: a leader that hasn't noticed yet that it was unseated, or an operator.
+                self.load_delta().await?;
+                break;
+            }
+            if entries.is_empty() {
+                break;
+            }
+            self.delta.extend(entries);
+        }
+        self.task.app.publisher.set_seq(self.position.seq);
+        if self.upcoming.is_none() && self.delta.calls_for_base(self.base_made.elapsed()) {
+            self.make_base().await?;
+        }
+        self.send_head(as_of).await;
+        Ok(())
+    }
+
+    /// Signs and sends the head. Before the first base was stored there is none.
+    async fn send_head(&mut self, as_of: UnixTime) {
+        let issuer = self.task.app.issuer_url.as_str();
+        let Some(payload) = artifacts::head(issuer, &self.position, &self.delta, as_of) else { return };
+        match self.task.signer.sign(HEAD_TYPE, payload.into_bytes()).await {
+            Ok(jws) if jws.len() > MAX_HEAD_BYTES => {
+                error!(bytes = jws.len(), "the head is too long to be pushed until a new base can be stored");
+            }
+            Ok(jws) => {
+                if self.sent.len() == MAX_SENT {
+                    self.sent.pop_front(); // a later one's arrival tells as much
+                }
+                let parcel = self.heads.send(Arc::new(Artifact::Head(jws)));
+                self.sent.push_back((parcel, self.position.seq));
+            }
+            Err(error) => error!("the head can't be signed: {error}"),
+        }
+    }
+
+    /// Builds a base of everything sequenced so far and sends it off. Heads go on naming the old one until it is stored.
+    async fn make_base(&mut self) -> Result<(), Ended> {
+        self.base_made = Instant::now();
+        let Some(oldest) = oldest_shard(clock::now()) else { return Ok(()) };
+        let entries = self.leadership.entries(0, self.position.seq, oldest).await?;
+        let built = tokio::task::spawn_blocking(move || BaseObject::build(&entries)).await;
+        let Ok(object) = built else {
+            error!("building a base object was interrupted");
+            return Ok(());
+        };
+        let (seq, sha256) = (object.seq, object.sha256);
+        let artifact = Arc::new(Artifact::Object(object.name(), object.bytes));
+        let parcel = self.objects.send(artifact.clone());
+        self.upcoming = Some(Upcoming { parcel, seq, sha256, artifact });
+        Ok(())
+    }
+
+    /// If the upcoming base was stored, heads name it from now on. Whether that changes anything.
+    async fn put_base_in_force(&mut self) -> Result<bool, Ended> {
+        let delivered = self.objects.delivery.borrow_and_update().delivered;
+        let Some(stored) = self.upcoming.take_if(|upcoming| upcoming.parcel <= delivered) else {
+            return Ok(false);
+        };
+        self.base = Some(stored.artifact);
+        if self.position.base == Some((stored.seq, stored.sha256)) {
+            return Ok(false);
+        }
+        let expected = self.position.seq + 1;
+        self.position = self.leadership.set_base(stored.seq, stored.sha256).await?;
+        if self.position.seq == expected {
+            self.delta = std::mem::take(&mut self.delta).after(stored.seq);
+        } else {
+            self.load_delta().await?;
+        }
+        Ok(true)
+    }
+
+    /// A head arrived, or doesn't for now.
+    fn note_delivery(&mut self) {
+        let delivery = self.heads.delivery.borrow_and_update().clone();
+        while let Some((_, seq)) = self.sent.pop_front_if(|(parcel, _)| *parcel <= delivery.delivered) {
+            self.task.app.publisher.set_delivered(seq);
+        }
+        // An edge that was away may have come back with an empty store: it gets the base again.
+        if delivery.recoveries > self.recoveries {
+            self.recoveries = delivery.recoveries;
+            if let (Some(base), None) = (&self.base, &self.upcoming) {
+                self.objects.send(base.clone());
+            }
+        }
+        if let Some((epoch, seq)) = delivery.superseded_by
+            && (epoch, seq) > (self.position.epoch, self.position.seq)
+            && self.alarmed.is_none_or(|alarmed| alarmed.elapsed() > REMIND)
+        {
+            self.alarmed = Some(Instant::now());
+            error!(
+                hub_epoch = epoch,
+                hub_seq = seq,
+                epoch = self.position.epoch,
+                seq = self.position.seq,
+                "the hub holds a newer head than this database has ever made: it looks restored from a backup. The edge refuses \
+                 what is published from it until an operator raises the epoch in publisher_state above the hub's"
+            );
+        }
+    }
+
+    /// Reads the delta anew.
+    async fn load_delta(&mut self) -> Result<(), Ended> {
+        let Some(oldest) = oldest_shard(clock::now()) else { return Ok(()) };
+        let after = self.position.base.map_or(0, |(seq, _)| seq);
+        self.delta = Delta::new(self.leadership.entries(after, self.position.seq, oldest).await?);
+        Ok(())
+    }
+
+    fn report(&self) {
+        let sinks = [(&self.objects, &self.task.objects), (&self.heads, &self.task.heads)];
+        let failing = sinks.iter().filter_map(|(courier, sink)| {
+            courier.delivery.borrow().failing_since.map(|since| (sink.name(), since))
+        });
+        self.task.app.publisher.set_failing(failing.collect());
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether a token holds: the verification core the edge runs too, with the issuer's live state in place of the revoked set.
+
+use std::fmt;
+
+use countersign_shared::verify::{AuthenticToken, Policy, Revocation, Revocations};
+use countersign_shared::{Claims, Refusal, VerifiedToken, base64url, prepare};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::clock;
+use crate::keys::check_signature;
+use crate::storage::StorageError;
+use crate::storage::revocations::{LiveState, live_state};
+
+/// For whom a token must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// For the issuer's own API.
+    Issuer,
+    /// For any: introspection and revocation are about tokens, they don't act on one's authority.
+    Any,
+}
+
+/// Why a token doesn't pass, or why that isn't known.
+#[derive(Debug)]
+pub enum CheckError {
+    /// It isn't one of ours, or has expired.
+    Refused(Refusal),
+    /// It is one of ours, and was taken back.
+    Ended(Refusal, Box<Claims>),
+    /// The database has to be asked, and didn't answer.
+    Storage(StorageError),
+}
+
+impl From<Refusal> for CheckError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StorageError> for CheckError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) | Self::Ended(refusal, _) => refusal.fmt(f),
+            Self::Storage(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CheckError {}
+
+/// Whether we signed `token` for `audience` and it hasn't expired. Whether it was revoked is still open.
+pub fn authenticate(app: &App, token: &str, audience: Audience) -> Result<AuthenticToken, Refusal> {
+    let issuer = app.issuer_url.as_str().to_owned();
+    let audiences = match audience {
+        Audience::Issuer => vec![issuer.clone()],
+        // Whatever it names: the signature, checked below, says that we put it there.
+        Audience::Any => unverified_audiences(token),
+    };
+    let policy = Policy::new(issuer, audiences);
+    let keys = &app.token_keys.published.keys;
+    let token = token.as_bytes();
+    let prepared = prepare(token, keys, &policy)?;
+    let key = &keys.keys()[prepared.key_index()];
+    let signature = check_signature(key, prepared.signing_input(token), prepared.signature());
+    prepared.finish(signature, &policy, clock::now())
+}
+
+/// Whether `token` holds, all considered. A mark in the hot state is enough to refuse it; to accept it takes the database.
+pub async fn verify(app: &App, token: &str, audience: Audience) -> Result<VerifiedToken, CheckError> {
+    let authentic = authenticate(app, token, audience)?;
+    let claims = authentic.claims().clone();
+    if app.hot.is_revoked(claims.jti).await == Some(true) {
+        return Err(CheckError::Ended(Refusal::Revoked, Box::new(claims)));
+    }
+    let state = live_state(&app.database, &claims).await?;
+    authentic.against(&state).map_err(|refusal| CheckError::Ended(refusal, Box::new(claims)))
+}
+
+impl Revocations for LiveState {
+    fn verdict(&self, _: &Claims) -> Revocation {
+        if self.revoked {
+            Revocation::Revoked
+        } else if self.holders_active {
+            Revocation::Clear
+        } else {
+            Revocation::Superseded
+        }
+    }
+}
+
+/// The `aud` that the payload claims, unchecked; nothing where there is none to be read.
+fn unverified_audiences(token: &str) -> Vec<String> {
+    let payload = token.split('.').nth(1).filter(|payload| payload.len() <= Policy::MAX_TOKEN_BYTES);
+    let payload = payload.and_then(|payload| base64url::decode(payload.as_bytes()));
+    let Some(Value::Object(mut payload)) = payload.and_then(|json| serde_json::from_slice(&json).ok()) else {
+        return Vec::new();
+    };
+    match payload.remove("aud") {
+        Some(Value::String(audience)) => vec![audience],
+        Some(Value::Array(values)) => {
+            values.into_iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
+        }
+        _ => Vec::new(),
+    }
+}

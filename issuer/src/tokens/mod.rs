@@ -1,0 +1,7 @@
+//! Access tokens: minting, checking, revoking.
+
+pub mod check;
+pub mod jti;
+pub mod mint;
+pub mod revoke;
+pub mod serials;
