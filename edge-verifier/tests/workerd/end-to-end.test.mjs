@@ -103,7 +103,7 @@ describe("end to end", () => {
     await refused(accessToken);
   });
 
-  test("the worst of 20 revocations stays under 3 s", async () => {
+  test("the worst of 20 revocations stays under 3 s", async (t) => {
     const client = await newClient("twenty");
     const times = [];
     for (let n = 0; n < 20; n++) {
@@ -115,7 +115,7 @@ describe("end to end", () => {
       times.push(performance.now() - start);
     }
     times.sort((a, b) => a - b);
-    console.log(`revoke to refused: median ${times[10].toFixed(1)} ms, worst ${times[19].toFixed(1)} ms`);
+    t.diagnostic(`revoke to refused: median ${times[10].toFixed(1)} ms, worst ${times[19].toFixed(1)} ms`);
     assert.ok(times[19] < WORST_MS, `${times[19]} ms`);
   });
 
@@ -175,7 +175,7 @@ describe("end to end", () => {
     const [good, ...bad] = tokens;
     await Promise.all(bad.map((accessToken) => revoke(client, { token: accessToken })));
     await refused(bad.at(-1));
-    const before = await head();
+    const before = await baseInForce();
     // Many more at once than a delta holds: the publisher makes a new base of all.
     const { exp } = JSON.parse(Buffer.from(good.split(".")[1], "base64url"));
     await query(
@@ -183,7 +183,7 @@ describe("end to end", () => {
       `insert into revocation_outbox (shard, serial) select ${Math.floor(exp / 3600)}, 1000000 + n * 1000 from generate_series(1, 30000) n`,
     );
     const start = performance.now();
-    while ((await head()).base_sha256 === before.base_sha256) assert.ok(performance.now() - start < 20_000, "no new base");
+    while ((await baseInForce()) === before) assert.ok(performance.now() - start < 20_000, "no new base");
     for (const accessToken of bad) assert.equal((await call(accessToken)).status, 401);
     assert.equal((await call(good)).status, 200);
     await system.edge.restart();
@@ -194,8 +194,12 @@ describe("end to end", () => {
     await refused(good);
   });
 
-  const head = async () =>
-    (await query(system.databaseUrl, "select seq, encode(base_sha256, 'hex') as base_sha256 from publisher_state"))[0];
+  /** The name of the base in force. */
+  const baseInForce = async () => {
+    const [[base]] = await query(system.databaseUrl, "select encode(base_sha256, 'hex') from publisher_state");
+    assert.match(base, /^[0-9a-f]{64}$/);
+    return base;
+  };
 
   test("no secret and no token is in any log", async () => {
     const logs = readdirSync(join(system.dir, "logs")).map((name) => readFileSync(join(system.dir, "logs", name), "utf8"));
@@ -220,7 +224,7 @@ describe("end to end", () => {
       system.databaseUrl,
       `select action, outcome from audit_events where actor_agent_id = '${client.clientId}' or target_id like '%${client.clientId}%' order by 1, 2`,
     );
-    const seen = rows.map(({ action, outcome }) => `${action} ${outcome}`);
+    const seen = rows.map(([action, outcome]) => `${action} ${outcome}`);
     for (const expected of [/token\S* success/, /revo\S* success/, /failure/]) {
       assert.ok(seen.some((row) => expected.test(row)), `${expected} in ${seen.join(", ")}`);
     }
