@@ -6,7 +6,7 @@ import { alarm } from "./refresh.ts";
 import { RevocationFeed } from "./revocations.ts";
 import { type Env, type Settings, readSettings } from "./settings.ts";
 import { type Identity, type Verdict, Verifier } from "./verifier.ts";
-import { verifierExports } from "./wasm.ts";
+import { startVerifier } from "./wasm.ts";
 
 /** Headers that only the edge may set on a request to the upstream. */
 const IDENTITY_PREFIX = "x-countersign-";
@@ -25,7 +25,7 @@ let isolate: Isolate | undefined;
 function theIsolate(env: Env): Isolate {
   if (isolate === undefined) {
     const settings = readSettings(env);
-    const verifier = new Verifier(verifierExports);
+    const verifier = new Verifier(startVerifier());
     verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
     const revocations = new RevocationFeed(verifier, settings, env);
     isolate = { settings, verifier, keys: new KeyFeed(verifier, settings), revocations };
@@ -51,7 +51,15 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext)
     return problem(400, "invalid_request", `${description}.`, { "www-authenticate": challenge });
   }
 
-  const verdict = await decide(token, held, ctx);
+  let verdict: Verdict | Response;
+  try {
+    verdict = await decide(token, held, ctx);
+  } catch (error) {
+    // A trap leaves the module in no usable state, so the next request begins with a new one. No input should be able to get here.
+    alarm("verifier_failed", error);
+    if (error instanceof WebAssembly.RuntimeError && isolate === held) isolate = undefined;
+    return unavailable("verifier_failed", "The token could not be verified.");
+  }
   if (verdict instanceof Response) return verdict;
   if ("refused" in verdict) {
     const { challenge, description } = verdict.refused;
@@ -71,7 +79,8 @@ export async function health(env: Env, ctx: ExecutionContext): Promise<Response>
   }
   const [hasKeys, isCurrent] = await Promise.all([held.keys.ready(ctx), held.revocations.ready(ctx)]);
   const head = held.verifier.head();
-  const status = hasKeys && isCurrent ? "ok" : head === undefined || !hasKeys ? "starting" : "stale";
+  const isUsable = isCurrent && head !== undefined && now() < head.freshUntil;
+  const status = hasKeys && isUsable ? "ok" : head === undefined || !hasKeys ? "starting" : "stale";
   const revocations = head && { epoch: head.epoch, seq: head.seq, age_ms: held.revocations.ageMs };
   return Response.json(
     { status, keys: hasKeys ? "loaded" : "missing", revocations: revocations ?? null },
@@ -93,10 +102,15 @@ async function decide(token: string, held: Isolate, ctx: ExecutionContext): Prom
   if (!isCurrent) return unavailable("revocations_unknown", "It is not known at present what is revoked.");
 
   const verdict = await verifier.verify(token, now());
-  if ("refused" in verdict && verdict.refused.reason === "unknown_key" && (await keys.renewForUnknownKey(ctx))) {
-    return verifier.verify(token, now());
+  if (!("refused" in verdict) || verdict.refused.reason !== "unknown_key") return verdict;
+  switch (await keys.renewForUnknownKey(ctx)) {
+    case "renewed":
+      return verifier.verify(token, now());
+    case "failed":
+      return unavailable("keys_unknown", "The issuer's keys could not be fetched.");
+    case "recent":
+      return verdict;
   }
-  return verdict;
 }
 
 function now(): number {
@@ -124,7 +138,14 @@ async function forward(request: Request, identity: Identity, held: Isolate): Pro
 
   try {
     const target = upstreamUrl(request.url, settings.upstream);
-    return await fetch(target, { method: request.method, headers, body: request.body, redirect: "manual" });
+    return await fetch(target, {
+      method: request.method,
+      headers,
+      body: request.body,
+      redirect: "manual",
+      // The zone's cache goes by the URL alone: it would answer one agent with what another one got.
+      cache: "no-store",
+    });
   } catch (error) {
     alarm("upstream_failed", error);
     return problem(502, "upstream_failed", "The upstream could not be reached.");

@@ -6,6 +6,10 @@ import type { Verifier } from "./verifier.ts";
 
 /** How long keys serve before they are renewed in the background; the issuer advertises the same lifetime. */
 const RENEW_AFTER_MS = 300_000;
+/** An isolate that slept for longer waits for the renewal: its keys may have been withdrawn meanwhile. */
+const WAIT_AFTER_MS = 600_000;
+/** So long old keys stay good while the issuer is away. */
+const GOOD_FOR_MS = 24 * 3_600_000;
 /** How long a request waits for keys at most. */
 const WAIT_MS = 3_000;
 /** How long after a renewal an unknown `kid` is believed to be none of the issuer's, so that made-up ones cost it nothing. */
@@ -29,22 +33,25 @@ export class KeyFeed {
     return this.#loadedAt !== -Infinity;
   }
 
-  /** Whether there are keys; asks for them where there aren't, and waits. Old keys stay good while the issuer is away. */
+  /** Whether there are keys; asks for them where there aren't, and waits. Old keys stay good for a day while the issuer is away. */
   async ready(ctx: ExecutionContext): Promise<boolean> {
-    if (!this.loaded) {
-      await this.#flight.run(ctx, () => this.#fetch());
-    } else if (Date.now() - this.#loadedAt > RENEW_AFTER_MS && Date.now() - this.#triedAt > RETRY_AFTER_MS) {
-      ctx.waitUntil(this.#flight.run(ctx, () => this.#fetch()));
+    const untried = Date.now() - this.#triedAt;
+    if (!this.loaded || (Date.now() - this.#loadedAt > RENEW_AFTER_MS && untried > RETRY_AFTER_MS)) {
+      const renewal = this.#flight.run(ctx, () => this.#fetch());
+      if (!this.loaded || untried > WAIT_AFTER_MS) await renewal;
+      else ctx.waitUntil(renewal);
     }
-    return this.loaded;
+    return Date.now() - this.#loadedAt < GOOD_FOR_MS;
   }
 
-  /** A token named a key that isn't known. Whether the keys were renewed, so that looking again may help. */
-  async renewForUnknownKey(ctx: ExecutionContext): Promise<boolean> {
-    if (Date.now() - this.#triedAt < UNKNOWN_KEY_COOLDOWN_MS) return false;
+  /** A token named a key that isn't known. Asks the issuer for its keys, unless it was asked a moment ago: then the key is none of its own. */
+  async renewForUnknownKey(ctx: ExecutionContext): Promise<"renewed" | "recent" | "failed"> {
+    if (Date.now() - this.#triedAt < UNKNOWN_KEY_COOLDOWN_MS) {
+      return this.#loadedAt >= this.#triedAt ? "recent" : "failed";
+    }
     const before = this.#loadedAt;
     await this.#flight.run(ctx, () => this.#fetch());
-    return this.#loadedAt > before;
+    return this.#loadedAt > before ? "renewed" : "failed";
   }
 
   async #fetch(): Promise<void> {
@@ -52,15 +59,15 @@ export class KeyFeed {
       const response = await fetch(this.#settings.jwksUrl, {
         headers: { accept: "application/jwk-set+json, application/json" },
         redirect: "manual",
+        cache: "no-store",
         signal: AbortSignal.timeout(WAIT_MS),
       });
       if (response.status !== 200) throw new Error(`${this.#settings.jwksUrl} answered ${response.status}`);
       await this.#verifier.loadKeys("tokens", await response.text());
-      this.#loadedAt = Date.now();
+      this.#loadedAt = this.#triedAt = Date.now();
     } catch (error) {
-      alarm("jwks_refresh_failed", error);
-    } finally {
       this.#triedAt = Date.now();
+      alarm("jwks_refresh_failed", error);
     }
   }
 }

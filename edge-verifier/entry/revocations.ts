@@ -16,6 +16,10 @@ const POLL_MS = 3_000;
 const LOOP_MS = 22_000;
 /** How long after a failure to ask again. */
 const RETRY_MS = 250;
+/** How long a base object may take to come. */
+const KV_WAIT_MS = 5_000;
+/** How long KV may answer from a location's cache. */
+const KV_CACHE_SECONDS = 60;
 
 export class RevocationFeed {
   readonly #verifier: Verifier;
@@ -84,11 +88,12 @@ export class RevocationFeed {
       const response = await stub.fetch(`https://hub/head?${question}`, {
         signal: AbortSignal.timeout(waitMs + WAIT_MS),
       });
+      // Before anything else is awaited: what follows may take its time, and must not make old news look new.
+      const heardAt = Date.now() - Number(response.headers.get("x-countersign-age-ms") ?? Infinity);
       const body = await response.text();
       if (response.status !== 200) throw new Error(`the hub answered ${response.status}: ${body.slice(0, 200)}`);
       await this.#adopt(body);
-      const hubsAge = Number(response.headers.get("x-countersign-age-ms") ?? Infinity);
-      this.#currentAt = Math.max(this.#currentAt, Date.now() - hubsAge);
+      this.#currentAt = Math.max(this.#currentAt, heardAt);
       return true;
     } catch (error) {
       alarm("revocation_refresh_failed", error);
@@ -108,7 +113,10 @@ export class RevocationFeed {
       case "refused":
         throw new Error(`the hub's head is refused: ${outcome.reason}`);
       case "needs-base": {
-        const object = await this.#objects.get(`base/${outcome.base}`, { type: "arrayBuffer", cacheTtl: 86_400 });
+        // KV caches that there is nothing, too: the shortest time it takes, so that an early look doesn't spoil many later ones.
+        const read = this.#objects.get(`base/${outcome.base}`, { type: "arrayBuffer", cacheTtl: KV_CACHE_SECONDS });
+        const object = await Promise.race([read, scheduler.wait(KV_WAIT_MS)]);
+        if (object === undefined) throw new Error(`KV didn't answer within ${KV_WAIT_MS} ms`);
         if (object === null) throw new Error(`base object ${outcome.base} is not in KV`);
         const refused = await this.#verifier.loadBase(object);
         if (refused !== undefined) throw new Error(`base object ${outcome.base} is refused: ${refused}`);

@@ -19,12 +19,10 @@ function instantiate<Exports>(name: string, module: WebAssembly.Module, glue: Gl
   return instance.exports as Exports;
 }
 
-/** The hot path: instantiated at once. */
-export const verifierExports = instantiate<VerifierExports>(
-  "countersign_edge_verifier",
-  verifierModule,
-  verifierGlue,
-);
+/** A fresh instance of the hot path's module. */
+export function startVerifier(): VerifierExports {
+  return instantiate("countersign_edge_verifier", verifierModule, verifierGlue);
+}
 
 /** The hub, as wasm-bindgen exports it. */
 export interface ControlHub {

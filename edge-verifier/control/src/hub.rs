@@ -31,11 +31,34 @@ struct Held {
     epoch: u64,
     seq: u64,
     as_of: i64,
+    /// What it says is revoked, to tell it from another head of the same position.
+    base: [u8; 32],
+    delta: Vec<u8>,
     /// Milliseconds since the Unix epoch by the hub's clock, when news of this `as_of` arrived.
     received_at: u64,
 }
 
 impl Held {
+    fn new(jws: String, head: &Head) -> Self {
+        Self {
+            jws,
+            epoch: head.epoch,
+            seq: head.seq,
+            as_of: head.as_of.0,
+            base: head.base,
+            delta: head.delta.clone(),
+            received_at: Date::now().as_millis(),
+        }
+    }
+
+    /// Whether `head` may take this one's place: it isn't older, and if it claims the same position it says the same. Two heads of one
+    /// position that differ mean that the issuer's database went back in time.
+    fn is_followed_by(&self, head: &Head) -> bool {
+        let same_content = head.base == self.base && head.delta == self.delta;
+        head.age_rank() >= (self.epoch, self.seq, self.as_of)
+            && (head.position() > self.position() || same_content)
+    }
+
     const fn position(&self) -> (u64, u64) {
         (self.epoch, self.seq)
     }
@@ -93,24 +116,19 @@ impl RevocationHub {
 
         let newer_content = {
             let mut held = self.held.borrow_mut();
-            let (position, as_of) =
-                held.as_ref().map_or(((0, 0), i64::MIN), |held| (held.position(), held.as_of));
-            if (statement.position(), statement.as_of.0) < (position, as_of) {
-                let (epoch, seq) = position;
-                let message = format!("The hub holds epoch {epoch} seq {seq} as of {as_of}, which is newer");
+            if let Some(held) = held.as_ref().filter(|held| !held.is_followed_by(&statement)) {
+                let Held { epoch, seq, as_of, .. } = *held;
+                let message = format!(
+                    "The hub holds epoch {epoch} seq {seq} as of {as_of}, which this is no successor of"
+                );
                 return error_with(409, "OLDER_HEAD", &message, Position { epoch, seq });
             }
+            let (position, as_of) =
+                held.as_ref().map_or(((0, 0), i64::MIN), |held| (held.position(), held.as_of));
             let newer_content = held.is_none() || statement.position() > position;
             // A heartbeat sent twice is no news: it must not make old knowledge look fresh.
             if newer_content || statement.as_of.0 > as_of {
-                let received_at = Date::now().as_millis();
-                *held = Some(Held {
-                    jws,
-                    epoch: statement.epoch,
-                    seq: statement.seq,
-                    as_of: statement.as_of.0,
-                    received_at,
-                });
+                *held = Some(Held::new(jws, &statement));
             }
             newer_content
         };

@@ -177,6 +177,16 @@ test("FORWARD_AUTHORIZATION hands the token on", async () => {
   }
 });
 
+test("plain http is refused for what must not be read or changed on the way", async () => {
+  const world = await startWorld({ vars: { UPSTREAM_URL: "http://upstream.example" } });
+  try {
+    await world.settle();
+    assert.equal((await (await world.get(world.issuer.token().token)).json()).code, "misconfigured");
+  } finally {
+    await world.stop();
+  }
+});
+
 test("a missing setting: 503 for everyone, details on the log only", async () => {
   const world = await startWorld({ vars: { AUDIENCE: "", CLOCK_LEEWAY_SECONDS: "soon" } });
   try {

@@ -134,6 +134,21 @@ describe("revocations", () => {
     assert.equal((await world.push(issuer.head({ revoked }))).status, 200);
   });
 
+  test("two heads of one position that differ: the second is refused", async () => {
+    const { issuer } = world;
+    const { coordinate, token } = issuer.token();
+    const seq = issuer.seq + 1;
+    const as_of = Math.floor(Date.now() / 1000);
+    assert.equal((await world.push(issuer.head({ revoked, as_of }))).status, 200);
+    const other = await world.push(issuer.head({ revoked: [...revoked, coordinate], seq, as_of: as_of + 1 }));
+    assert.equal(other.status, 409);
+    assert.deepEqual((await other.json()).details, { epoch: issuer.epoch, seq });
+    // The same content with later news is a heartbeat.
+    assert.equal((await world.push(issuer.head({ revoked, seq, as_of: as_of + 1 }))).status, 200);
+    issuer.seq = seq;
+    assert.equal((await world.get(token)).status, 200);
+  });
+
   test("a base that is missing or damaged: what is held stays in force until a sound one comes", async () => {
     const { issuer } = world;
     const { token, coordinate } = issuer.token();

@@ -1,7 +1,7 @@
 // A Worker for vectors.test.mjs: runs the shared vectors on the verifier as the edge loads it.
 
 import { Verifier } from "../../entry/verifier.ts";
-import { verifierExports } from "../../entry/wasm.ts";
+import { startVerifier } from "../../entry/wasm.ts";
 import { runVectors } from "../vectors.mjs";
 
 export { RevocationHub } from "../../entry/hub.ts";
@@ -9,6 +9,6 @@ export { RevocationHub } from "../../entry/hub.ts";
 export default {
   async fetch(request: Request): Promise<Response> {
     const { vectors, revocations } = (await request.json()) as { vectors: object; revocations: object };
-    return Response.json(await runVectors(new Verifier(verifierExports), vectors, revocations));
+    return Response.json(await runVectors(new Verifier(startVerifier()), vectors, revocations));
   },
 };

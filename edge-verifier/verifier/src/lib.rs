@@ -297,22 +297,28 @@ impl Verifier {
     }
 
     fn adopt(&mut self, head: Head, delta: Delta) -> i32 {
-        match &mut self.current {
-            Some((current, _)) if head.position() < current.position() => 2,
-            // The same position with an older `as_of` is a late heartbeat: it must not shorten `fresh_until`.
-            Some((current, _)) if head.position() == current.position() && head.as_of < current.as_of => 2,
-            Some((current, revoked)) if head.base == current.base => {
+        if let Some((current, revoked)) = &mut self.current {
+            if head.age_rank() < current.age_rank() {
+                return 2;
+            }
+            // One position, two contents: the issuer's database went back in time. Neither is all that was revoked.
+            if head.position() == current.position() && !head.same_content(current) {
+                return self.refuse_for("conflicting_head");
+            }
+            if head.base == current.base {
                 revoked.set_delta(delta);
                 *current = head;
                 self.awaiting_base = None;
-                0
-            }
-            _ => {
-                self.output = hex(&head.base).into_bytes();
-                self.awaiting_base = Some((head, delta));
-                1
+                return 0;
             }
         }
+        // Of two answers under way the newer one counts, whichever comes first.
+        if self.awaiting_base.as_ref().is_some_and(|(awaiting, _)| head.age_rank() < awaiting.age_rank()) {
+            return 2;
+        }
+        self.output = hex(&head.base).into_bytes();
+        self.awaiting_base = Some((head, delta));
+        1
     }
 
     fn refuse(&mut self, refusal: Refusal) -> i32 {

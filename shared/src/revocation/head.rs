@@ -39,6 +39,16 @@ impl Head {
         (self.epoch, self.seq)
     }
 
+    /// As [`Self::position`], and among heads of one position the later news: a late heartbeat must not shorten `fresh_until`.
+    pub const fn age_rank(&self) -> (u64, u64, i64) {
+        (self.epoch, self.seq, self.as_of.0)
+    }
+
+    /// Whether both say that the same is revoked.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.base == other.base && self.delta == other.delta
+    }
+
     /// First step of verification: shape and key. `keys` are those that sign heads, and nothing else.
     pub fn prepare(jws: &[u8], keys: &KeySet) -> Result<PreparedHead, Refusal> {
         PreparedHead::parse(jws, HEAD_TYPE, keys, MAX_HEAD_BYTES)
