@@ -10,13 +10,13 @@ create table tenants (
 create table resource_servers (
     resource_server_id     uuid primary key,
     tenant_id              uuid not null references tenants,
-    -- The `aud` of its tokens; compared byte for byte (RFC 8707 §2).
-    identifier             text not null check (char_length(identifier) between 1 and 512),
+    -- The `aud` of its tokens; compared byte for byte (RFC 8707 §2). One in the whole installation: an edge that
+    -- accepts an audience accepts it from whichever tenant, so no two may have the same.
+    identifier             text not null unique check (char_length(identifier) between 1 and 512),
     -- Null: the issuer's TOKEN_LIFETIME_SECONDS.
     token_lifetime_seconds integer check (token_lifetime_seconds between 1 and 86400),
     is_default             boolean not null default false,
-    created_at             timestamptz not null default now(),
-    unique (tenant_id, identifier)
+    created_at             timestamptz not null default now()
 );
 
 create unique index resource_servers_one_default on resource_servers (tenant_id) where is_default;

@@ -89,8 +89,8 @@ export async function issuerCommand(args, settings, failure) {
   });
   if (status !== 0) {
     // Only what it printed as an error: bootstrap's output proper holds a secret.
-    process.stderr.write(stderr);
-    throw new Problem(failure, { fix: "see above; LOG_LEVEL=DEBUG says more" });
+    const said = stderr.trim().split("\n").map((text) => text.replace(/^countersign: /, "").trim()).filter(Boolean);
+    throw new Problem(`${failure}: ${said.join("; ") || `countersign ${args[0]} exited with status ${status}`}`);
   }
   return stdout;
 }

@@ -69,12 +69,16 @@ export async function requireCCompiler() {
  */
 export async function cargo(args, { progress = () => {}, env = {}, cwd = root, ...options }) {
   let compiled = 0;
+  let partial = "";
   const result = await run("cargo", args, {
     cwd,
     env: { ...cargoEnv, ...env },
     ...options,
     onText: (text) => {
-      compiled += text.match(/(?:Compiling|Checking) \S+ v/g)?.length ?? 0;
+      // A progress bar ends with a carriage return, and cargo writes a line in pieces.
+      const rows = (partial + text).split(/[\r\n]/);
+      partial = rows.pop() ?? "";
+      for (const row of rows) if (/^\s*(?:Compiling|Checking) \S+ v/.test(row)) compiled += 1;
       const bar = [...text.matchAll(/\] (\d+\/\d+)/g)].at(-1);
       if (bar) progress(bar[1]);
     },

@@ -25,7 +25,7 @@ export async function checkQueryData({ url, logs }) {
   try {
     await migrate(await testIssuerSettings({ databaseUrl: database.url }));
     await task("compile the queries", (progress) =>
-      cargo(["check", "-p", "countersign-issuer", "--all-targets"], {
+      cargo(["check", "--workspace", "--all-targets"], {
         env: { RUSTC_WORKSPACE_WRAPPER: path.join(root, "bin", "lib", "sqlx-rustc.sh"), QUERY_DATABASE_URL: database.url, QUERY_DATA_DIR: written },
         log: path.join(logs, "sqlx.log"),
         failure: "the issuer's queries don't compile against the migrated database",

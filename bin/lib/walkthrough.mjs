@@ -172,13 +172,9 @@ export async function walkthrough({ issuerUrl, edgeUrl, upstreamUrl, admin, sign
     return `401 WWW-Authenticate: ${challenge}`;
   });
   await step("revoke it: refused at the edge after", async () => {
-    let others = 0;
-    figures.revokeToRefused = await revokeAndWait(agent, first, async () => {
-      await expectAccepted(second);
-      others += 1;
-    });
+    figures.revokeToRefused = await revokeAndWait(agent, first, () => expectAccepted(second));
     await expectAccepted(second);
-    return { text: `401; the agent's other token worked throughout (${others + 1} calls)`, ms: figures.revokeToRefused };
+    return { text: "401; the agent's other token went on working", ms: figures.revokeToRefused };
   });
 
   const tokens = [];

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{self, IssuerUrl};
 use crate::domain::signing_key::Purpose;
+use crate::failures::Failures;
 use crate::hot::{self, HotState};
 use crate::keys::{self, KeyError, Keyring, ServerSecrets};
 use crate::publisher;
@@ -27,6 +28,8 @@ pub struct App {
     pub secrets: ServerSecrets,
     /// Leased serials.
     pub serials: Serials,
+    /// Failed authentications, and how many of them are written down.
+    pub failures: Failures,
     /// How publishing goes.
     pub publisher: publisher::Status,
 }
@@ -49,6 +52,7 @@ impl App {
             secrets: secrets
                 .ok_or(OpenError::Keys(KeyError::Unusable("the server's secrets are gone".into())))?,
             serials: Serials::default(),
+            failures: Failures::default(),
             publisher: publisher::Status::default(),
         };
         Ok((Arc::new(app), head_keys))

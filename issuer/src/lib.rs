@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod failures;
 pub mod grants;
 pub mod hot;
 pub mod http;

@@ -62,6 +62,16 @@ pub enum Signature {
 }
 
 impl Prepared {
+    /// What the issuer once signed, whatever the time, the audience and the leeway: enough to take a token back, never to accept it. A
+    /// token must be revocable when some clock is wrong, too.
+    pub fn to_be_revoked(self, signature: Signature, policy: &Policy) -> Result<Claims, Refusal> {
+        if signature == Signature::Invalid {
+            return Err(Refusal::BadSignature);
+        }
+        let claims = Claims::parse(&self.payload, self.kid)?;
+        if claims.issuer == policy.issuer { Ok(claims) } else { Err(Refusal::WrongIssuer) }
+    }
+
     /// Second step: the claims, against `policy` and the time `now`.
     pub fn finish(
         self,

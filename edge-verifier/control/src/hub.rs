@@ -51,12 +51,11 @@ impl Held {
         }
     }
 
-    /// Whether `head` may take this one's place: it isn't older, and if it claims the same position it says the same. Two heads of one
-    /// position that differ mean that the issuer's database went back in time.
+    /// Whether `head` may come after this one: it is of a later position, or of the same and says the same. Two heads of one position that
+    /// differ mean that the issuer's database went back in time.
     fn is_followed_by(&self, head: &Head) -> bool {
         let same_content = head.base == self.base && head.delta == self.delta;
-        head.age_rank() >= (self.epoch, self.seq, self.as_of)
-            && (head.position() > self.position() || same_content)
+        head.position() > self.position() || (head.position() == self.position() && same_content)
     }
 
     const fn position(&self) -> (u64, u64) {

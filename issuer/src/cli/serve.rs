@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::panic;
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::Outcome;
@@ -18,6 +17,9 @@ use crate::config::{Serve, Sources};
 use crate::publisher::{self, Publisher};
 use crate::storage::Database;
 use crate::{http, telemetry};
+
+/// How long the publisher and the database's connections may take to close, after the requests.
+const CLOSING: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(sources: &Sources) -> Outcome {
     let config = Serve::from_sources(sources)?;
@@ -31,7 +33,8 @@ pub(super) async fn run(sources: &Sources) -> Outcome {
             return Ok(());
         }
     };
-    info!(signal = signals.next().await, "stopping");
+    let signal = signals.next().await; // not inside the macro: it evaluates nothing where INFO isn't logged
+    info!(signal, "stopping");
     running.stop(config.shutdown_timeout).await
 }
 
@@ -58,7 +61,7 @@ impl Signals {
 struct Running {
     database: Database,
     publisher: Option<Publisher>,
-    listeners: JoinSet<std::io::Result<()>>,
+    listeners: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -76,32 +79,34 @@ impl Running {
         let (stop, stopping) = watch::channel(false);
         let mut listeners = JoinSet::new();
         info!(address = %public.local_addr()?, admin_address = %admin.local_addr()?, issuer = config.issuer_url.as_str(), "listening");
-        listeners.spawn(serve(public, http::public(app.clone()), stopping.clone()));
-        listeners.spawn(serve(admin, http::admin(app), stopping));
+        listeners.spawn(http::serve(public, http::public(app.clone()), stopping.clone()));
+        listeners.spawn(http::serve(admin, http::admin(app), stopping));
         Ok(Self { database, publisher, listeners, stop })
     }
 
     /// Takes no more requests, waits for those under way, ends the publisher.
     async fn stop(mut self, patience: Duration) -> Outcome {
         _ = self.stop.send(true);
-        let drained = tokio::time::timeout(patience, async {
-            while self.listeners.join_next().await.is_some() {}
+        let drained = timeout(patience, async { while self.listeners.join_next().await.is_some() {} }).await;
+        self.listeners.abort_all();
+        // Whatever the requests did, the publisher and the database get their end.
+        let closed = timeout(CLOSING, async {
             if let Some(publisher) = self.publisher.take() {
                 publisher.stop().await;
             }
             self.database.close().await;
         });
-        match drained.await {
-            Ok(()) => {
-                info!("stopped");
-                Ok(())
-            }
-            Err(_) => Err(format!(
-                "requests were still under way after SHUTDOWN_TIMEOUT_SECONDS ({} s); they were cut off",
-                patience.as_secs()
+        let closed = closed.await;
+        if drained.is_err() {
+            let seconds = patience.as_secs();
+            return Err(format!(
+                "requests were still under way after SHUTDOWN_TIMEOUT_SECONDS ({seconds} s); they were cut off"
             )
-            .into()),
+            .into());
         }
+        closed.map_err(|_| "the database's connections didn't close in time; they were cut off")?;
+        info!("stopped");
+        Ok(())
     }
 }
 
@@ -112,21 +117,4 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, String>
         }
         _ => format!("can't listen on {address}: {error}; change {setting}"),
     })
-}
-
-async fn serve(
-    listener: TcpListener,
-    router: Router,
-    mut stopping: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        // Answers are small and shouldn't wait for more to send.
-        _ = connection.set_nodelay(true);
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(async move {
-            _ = stopping.wait_for(|stop| *stop).await;
-        })
-        .await
 }

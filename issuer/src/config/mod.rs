@@ -96,7 +96,16 @@ pub struct Bootstrap {
     pub default_audience: Identifier,
 }
 
-/// What `migrate` and `keys` need.
+/// What `keys export-public` needs.
+#[derive(Debug)]
+pub struct Keys {
+    /// Logs and database.
+    pub plain: Plain,
+    /// Tells our keys from others.
+    pub master_key: MasterKey,
+}
+
+/// What `migrate` and `keys list` need.
 #[derive(Debug)]
 pub struct Plain {
     /// Where logs go and how.
@@ -122,7 +131,7 @@ impl Serve {
             "an IP address and port",
         );
         let token_lifetime = reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=86_400, " seconds");
-        let publisher = Publisher::read(&mut reader);
+        let publisher = Publisher::read(&mut reader, telemetry.environment);
         let shutdown_timeout = reader.integer("SHUTDOWN_TIMEOUT_SECONDS", 30, 1..=3600, " seconds");
 
         let address = SocketAddr::new(host, port);
@@ -162,6 +171,21 @@ impl Bootstrap {
             master_key,
             default_audience,
         }))
+    }
+}
+
+impl Keys {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let master_key = values::master_key(&mut reader);
+        reader.finish(
+            database
+                .zip(master_key)
+                .map(|(database, master_key)| Self { plain: Plain { telemetry, database }, master_key }),
+        )
     }
 }
 

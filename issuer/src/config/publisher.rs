@@ -4,6 +4,7 @@ use reqwest::Url;
 
 use super::secret::Secret;
 use super::sources::Reader;
+use super::values::{Environment, is_loopback};
 
 /// The edge's two doors: objects go to Workers KV, heads to the hub. Neither is of use without the other.
 #[derive(Debug)]
@@ -30,18 +31,18 @@ pub struct KvStore {
 const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4/accounts/";
 
 impl Publisher {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let named = ["HUB_URL", "KV_NAMESPACE_ID", "KV_API_BASE", "KV_ACCOUNT_ID"];
         named.iter().find(|name| reader.text(name).is_some())?;
 
         let hub_url = reader.required("HUB_URL", "set it to the base URL of the edge verifier");
-        let hub_url = hub_url.and_then(|text| url(reader, "HUB_URL", text));
+        let hub_url = hub_url.and_then(|text| url(reader, environment, "HUB_URL", text));
         let hub_push_secret =
             reader.required_secret("HUB_PUSH_SECRET", "set it to the edge verifier's HUB_PUSH_SECRET");
         let namespace_id = reader.required("KV_NAMESPACE_ID", "set it to the id of the KV namespace");
         let token = reader.secret("KV_API_TOKEN");
         let api_base = match (reader.text("KV_API_BASE"), reader.text("KV_ACCOUNT_ID")) {
-            (Some(base), _) => url(reader, "KV_API_BASE", base),
+            (Some(base), _) => url(reader, environment, "KV_API_BASE", base),
             (None, Some(account)) => {
                 if token.is_none() {
                     reader.problem(
@@ -49,7 +50,7 @@ impl Publisher {
                          set it to an API token that may write Workers KV",
                     );
                 }
-                url(reader, "KV_ACCOUNT_ID", &format!("{CLOUDFLARE}{account}"))
+                url(reader, environment, "KV_ACCOUNT_ID", &format!("{CLOUDFLARE}{account}"))
             }
             (None, None) => {
                 reader.problem(
@@ -74,9 +75,11 @@ impl Publisher {
     }
 }
 
-fn url(reader: &mut Reader<'_>, name: &str, text: &str) -> Option<Url> {
+/// A URL that a secret is sent to: https, but for what runs on the same machine or in development.
+fn url(reader: &mut Reader<'_>, environment: Environment, name: &str, text: &str) -> Option<Url> {
     let url = text.parse::<Url>().ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https")
+        (url.scheme() == "https"
+            || url.scheme() == "http" && (environment == Environment::Development || is_loopback(url)))
             && url.has_host()
             && url.username().is_empty()
             && url.password().is_none()
@@ -85,7 +88,8 @@ fn url(reader: &mut Reader<'_>, name: &str, text: &str) -> Option<Url> {
     });
     if url.is_none() {
         reader.problem(format!(
-            "{name} must make an http or https URL without credentials, query and fragment"
+            "{name} must make an https URL without credentials, query and fragment (http only for localhost, or with \
+             COUNTERSIGN_ENV=development)"
         ));
     }
     url

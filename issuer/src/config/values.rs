@@ -154,6 +154,8 @@ pub struct IssuerUrl {
 }
 
 impl IssuerUrl {
+    const MAX_BYTES: usize = 512;
+
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let text = reader.required(
             "ISSUER_URL",
@@ -172,12 +174,9 @@ impl IssuerUrl {
     pub fn parse(text: &str, environment: Environment) -> Result<Self, String> {
         let url: Url =
             text.parse().map_err(|_| "must be an absolute URL, e.g. https://id.example.com".to_owned())?;
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback =
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         match url.scheme() {
             "https" => {}
-            "http" if loopback || environment == Environment::Development => {}
+            "http" if is_loopback(&url) || environment == Environment::Development => {}
             "http" => {
                 return Err(
                     "must be an https URL (http only for localhost, or with COUNTERSIGN_ENV=development)"
@@ -198,6 +197,9 @@ impl IssuerUrl {
         if canonical != text || canonical.contains(['"', '\\']) {
             return Err(format!("must be written in its canonical form, `{canonical}`"));
         }
+        if text.len() > Self::MAX_BYTES {
+            return Err(format!("must have at most {} characters: every token carries it", Self::MAX_BYTES));
+        }
         Ok(Self { text: text.to_owned(), path: url.path().trim_end_matches('/').to_owned() })
     }
 
@@ -210,6 +212,12 @@ impl IssuerUrl {
     pub fn path(&self) -> &str {
         &self.path
     }
+}
+
+/// Whether `url` leads to this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// A resource server's identifier: what stands in `aud`. RFC 8707 §2 asks for an absolute URI without fragment; plain names, which
@@ -274,7 +282,7 @@ pub(super) fn master_key(reader: &mut Reader<'_>) -> Option<MasterKey> {
 pub(super) fn redis_url(reader: &mut Reader<'_>) -> Option<Secret> {
     let url = reader.secret("REDIS_URL")?;
     if redis::Client::open(url.expose()).is_err() {
-        reader.problem("REDIS_URL is not a Redis URL: it has the form redis://user:password@host:6379/0");
+        reader.problem("REDIS_URL is not a Redis URL: it has the form redis://user:password@host:6379/0 (rediss:// with TLS)");
         return None;
     }
     Some(url)

@@ -14,27 +14,23 @@ use crate::domain::agent::AgentStatus;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::client_secret::ClientSecret;
 use crate::domain::tenant::TenantStatus;
-use crate::storage::audit;
+use crate::failures::Concerns;
 use crate::storage::credentials::{Client, find_client};
 
-/// How a client says who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// `client_secret_basic`.
-    Basic,
-    /// `client_secret_post`.
-    Post,
-}
-
-/// What a client says about itself.
+/// What a client says about itself, as it came.
 #[derive(Debug)]
 pub struct Presented {
-    /// How.
-    pub method: Method,
-    /// As it came.
+    /// Its id.
     pub client_id: String,
-    /// As it came.
+    /// Its secret.
     pub secret: Secret,
+}
+
+impl Presented {
+    /// From a header that can't be read.
+    pub fn unreadable() -> Self {
+        Self { client_id: String::new(), secret: Secret::new(String::new()) }
+    }
 }
 
 /// A client that has proved who it is, and with which of its credentials.
@@ -52,28 +48,28 @@ pub async fn authenticate(
     resource: Option<&str>,
     origin: &Origin,
 ) -> Result<Authenticated, OauthError> {
-    let failed = async |reason: &str, agent: Option<AgentId>| {
+    let failed = async |reason: &str, concerns: Concerns, agent: Option<AgentId>| {
         let event = Event::failed(Action::ClientAuthenticationFailed, reason, origin);
         let event = match agent {
             Some(agent) => event.on(TargetType::Agent, &agent),
             None => event,
         };
-        match audit::record(&app.database, &event).await {
+        match app.failures.record(&app.database, concerns, event).await {
             Ok(()) => OauthError::InvalidClient,
             Err(error) => error.into(), // what can't be written down isn't answered
         }
     };
 
     let Ok(agent) = presented.client_id.parse::<AgentId>() else {
-        return Err(failed("malformed client_id", None).await);
+        return Err(failed("malformed client_id", Concerns::Nobody, None).await);
     };
     let Ok(secret) = ClientSecret::parse(presented.secret.expose()) else {
-        return Err(failed("malformed client_secret", Some(agent)).await);
+        return Err(failed("malformed client_secret", Concerns::Nobody, Some(agent)).await);
     };
     let hash = secret.hash(&app.secrets.pepper);
     let client = find_client(&app.database, agent, resource, clock::timestamp(clock::now())).await?;
     let Some(client) = client else {
-        return Err(failed("unknown client", Some(agent)).await);
+        return Err(failed("unknown client", Concerns::Nobody, Some(agent)).await);
     };
     // Every hash is looked at, so that the time doesn't tell which one it was.
     let matches = client.credentials.iter().fold(None, |found, (credential, stored)| {
@@ -81,13 +77,15 @@ pub async fn authenticate(
         if equal { Some(*credential) } else { found }
     });
     let Some(credential) = matches else {
-        return Err(failed("wrong, expired or revoked secret", Some(agent)).await);
+        return Err(failed("wrong, expired or revoked secret", Concerns::Known, Some(agent)).await);
     };
     match (client.status, client.tenant_status) {
         (AgentStatus::Active, TenantStatus::Active) => Ok(Authenticated { client, credential }),
-        (AgentStatus::Active, TenantStatus::Suspended) => Err(failed("tenant suspended", Some(agent)).await),
+        (AgentStatus::Active, TenantStatus::Suspended) => {
+            Err(failed("tenant suspended", Concerns::Known, Some(agent)).await)
+        }
         (AgentStatus::Suspended | AgentStatus::Decommissioned, _) => {
-            Err(failed("agent not active", Some(agent)).await)
+            Err(failed("agent not active", Concerns::Known, Some(agent)).await)
         }
     }
 }

@@ -30,6 +30,7 @@ pub struct Issued {
     access_token: String,
     token_type: &'static str,
     expires_in: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
 }
 

@@ -36,7 +36,7 @@ fn describe(claims: &Claims) -> Value {
         [one] => json!(one),
         several => json!(several),
     };
-    json!({
+    let mut description = json!({
         "active": true,
         "iss": claims.issuer,
         "sub": claims.subject,
@@ -45,10 +45,14 @@ fn describe(claims: &Claims) -> Value {
         "iat": claims.issued_at.0,
         "exp": claims.expires_at.0,
         "jti": claims.jti.to_string(),
-        "scope": claims.scope.join(" "),
         "token_type": "Bearer",
         "tenant_id": claims.tenant,
         "credential_id": claims.credential,
         "agent_type": claims.agent_type,
-    })
+    });
+    // A scope has at least one token (RFC 6749 §3.3): none is said by saying nothing.
+    if !claims.scope.is_empty() {
+        description["scope"] = json!(claims.scope.join(" "));
+    }
+    description
 }

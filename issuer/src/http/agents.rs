@@ -20,7 +20,7 @@ use super::json::{Fields, Read, set, strings, text, word};
 use crate::app::App;
 use crate::domain::agent::{Agent, AgentType, DeploymentEnv, MAX_EMAIL_CHARACTERS, NewAgent, is_email};
 use crate::domain::audit::Origin;
-use crate::domain::scope;
+use crate::domain::scope::{self, Scopes};
 use crate::management::agents;
 use crate::management::caller::Caller;
 
@@ -81,7 +81,7 @@ fn new_agent(mut fields: Fields) -> Result<NewAgent, ApiError> {
     let capabilities = fields.optional("capabilities", set(64, text(128))).unwrap_or_default();
     let owner = fields.required("owner", text(128));
     let deployment_env = fields.required("deployment_env", word::<DeploymentEnv>(DeploymentEnv::WORDS));
-    let scopes = fields.optional("scopes", set(64, scope_token)).unwrap_or_default().into_iter().collect();
+    let scopes = fields.optional("scopes", scopes).unwrap_or_default();
     let metadata = fields.optional("metadata", strings(32)).unwrap_or_default();
     let required = email.zip(agent_type).zip(version).zip(owner).zip(deployment_env);
     fields.finish(required.map(|((((email, agent_type), version), owner), deployment_env)| NewAgent {
@@ -101,6 +101,17 @@ fn email(value: Value) -> Read<String> {
         Value::String(text) if is_email(&text) => Ok(text),
         _ => Err(format!("must be an email address of at most {MAX_EMAIL_CHARACTERS} characters")),
     }
+}
+
+/// A token can carry them all, and verifiers take tokens of up to 8 KiB.
+const MAX_SCOPES_BYTES: usize = 4000;
+
+fn scopes(value: Value) -> Read<Scopes> {
+    let scopes: Scopes = set(64, scope_token)(value)?.into_iter().collect();
+    if scopes.to_string().len() > MAX_SCOPES_BYTES {
+        return Err(format!("must have at most {MAX_SCOPES_BYTES} characters together"));
+    }
+    Ok(scopes)
 }
 
 fn scope_token(value: Value) -> Read<String> {

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
+use futures_util::StreamExt as _;
 
 /// The longest body, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
+/// How much of a longer one is read and thrown away: a client that is cut off while it still sends may not see the answer.
+const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 /// How long it may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Why there is no body.
 pub(super) enum BodyError {
@@ -17,16 +20,26 @@ pub(super) enum BodyError {
     Incomplete,
 }
 
-pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, BodyError> {
-    let announced =
-        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > MAX_BYTES) {
-        return Err(BodyError::TooLarge);
-    }
-    match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BYTES)).await {
-        Ok(Ok(bytes)) => Ok(bytes.into()),
-        // One that announced its length and kept to it can't have been too long.
-        Ok(Err(_)) if announced.is_none() => Err(BodyError::TooLarge),
+pub(super) async fn read(body: Body) -> Result<Vec<u8>, BodyError> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    let mut chunks = body.into_data_stream();
+    let reading = async {
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
+            length += chunk.len();
+            if length <= MAX_BYTES {
+                bytes.extend_from_slice(&chunk);
+            } else if length > MAX_DISCARDED_BYTES {
+                break;
+            }
+        }
+        Ok::<(), BodyError>(())
+    };
+    let outcome = tokio::time::timeout(PATIENCE, reading).await;
+    match outcome {
+        _ if length > MAX_BYTES => Err(BodyError::TooLarge),
+        Ok(Ok(())) => Ok(bytes),
         Ok(Err(_)) | Err(_) => Err(BodyError::Incomplete),
     }
 }

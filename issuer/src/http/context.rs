@@ -18,7 +18,7 @@ use crate::domain::audit::Origin;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A request that takes longer is given up: what it waits for is the database.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -74,4 +74,37 @@ fn new_request_id() -> String {
     // Without randomness the id is a useless one; requests that need randomness fail for themselves.
     _ = aws_lc_rs::rand::fill(&mut bytes);
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware;
+    use axum::routing::get;
+    use serde_json::Value;
+
+    /// Nothing in the API panics, so this route is made for it.
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_and_no_more() {
+        async fn broken() {
+            panic!("secret");
+        }
+        let router = Router::new()
+            .route("/broken", get(broken))
+            .route("/oauth2/v1/token", get(broken))
+            .layer(middleware::from_fn(super::enter));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        for (path, member, code) in
+            [("broken", "code", "INTERNAL_ERROR"), ("oauth2/v1/token", "error", "server_error")]
+        {
+            let response = reqwest::get(format!("{base}/{path}")).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert!(response.headers().contains_key("x-request-id"));
+            let body = response.text().await.unwrap();
+            assert!(!body.contains("secret"), "{body}");
+            assert_eq!(serde_json::from_str::<Value>(&body).unwrap()[member], code);
+        }
+    }
 }

@@ -48,10 +48,20 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 
+/// How far ahead a credential may expire.
+const MAX_AHEAD: time::Duration = time::Duration::days(3660);
+
 fn future(value: &Value) -> Read<OffsetDateTime> {
     let time = value.as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    // At the ends of the calendar not every offset has a time in UTC.
+    let time = time.and_then(|time| time.checked_to_offset(time::UtcOffset::UTC));
     let time = time.ok_or("must be a time as in RFC 3339, e.g. 2027-01-01T00:00:00Z")?.truncate_to_second();
-    if time > clock::timestamp(clock::now()) { Ok(time) } else { Err("must lie in the future".to_owned()) }
+    let now = clock::timestamp(clock::now());
+    if time > now && time - now <= MAX_AHEAD {
+        Ok(time)
+    } else {
+        Err("must lie in the future, by ten years at most".to_owned())
+    }
 }
 
 /// A credential as it is shown: once.

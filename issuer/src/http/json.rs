@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use axum::extract::Request;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::body::{self, BodyError};
@@ -26,13 +26,16 @@ impl Fields {
         if !body::is_media_type(&parts.headers, "application/json") {
             return Err(ApiError::UnsupportedMediaType);
         }
-        let bytes = body::read(&parts.headers, body).await.map_err(|error| match error {
+        let bytes = body::read(body).await.map_err(|error| match error {
             BodyError::TooLarge => ApiError::PayloadTooLarge,
             BodyError::Incomplete => ApiError::Malformed("The body did not arrive whole."),
         })?;
-        let Members(members) = serde_json::from_slice(&bytes)
-            .map_err(|_| ApiError::Malformed("The body is not a JSON object, or has a member twice."))?;
-        Ok(Self { members, problems: Vec::new() })
+        match serde_json::from_slice(&bytes) {
+            Ok(Strict(Value::Object(members))) => {
+                Ok(Self { members: members.into_iter().collect(), problems: Vec::new() })
+            }
+            _ => Err(ApiError::Malformed("The body is not a JSON object, or has a member twice.")),
+        }
     }
 
     /// A field that must be there.
@@ -71,30 +74,62 @@ impl Fields {
     }
 }
 
-/// A JSON object no member of which comes twice: readers disagree about which one counts.
-struct Members(BTreeMap<String, Value>);
+/// A JSON value in which no object has a member twice: readers disagree about which one counts.
+struct Strict(Value);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members;
+        struct StrictVisitor;
+        impl<'de> Visitor<'de> for StrictVisitor {
+            type Value = Strict;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                f.write_str("a JSON value")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
+                let mut members = serde_json::Map::new();
+                while let Some((name, Strict(value))) = map.next_entry::<String, Strict>()? {
                     if members.insert(name, value).is_some() {
                         return Err(A::Error::custom("a member comes twice"));
                     }
                 }
-                Ok(Members(members))
+                Ok(Strict(Value::Object(members)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Strict, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Strict(value)) = sequence.next_element()? {
+                    values.push(value);
+                }
+                Ok(Strict(Value::Array(values)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Strict, E> {
+                Ok(Strict(text.into()))
+            }
+
+            fn visit_bool<E>(self, truth: bool) -> Result<Strict, E> {
+                Ok(Strict(truth.into()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Strict, E> {
+                Ok(Strict(number.into()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Strict, E> {
+                Ok(Strict(number.into()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Strict, E> {
+                Ok(Strict(number.into()))
+            }
+
+            fn visit_unit<E>(self) -> Result<Strict, E> {
+                Ok(Strict(Value::Null))
             }
         }
-        deserializer.deserialize_map(MembersVisitor)
+        deserializer.deserialize_any(StrictVisitor)
     }
 }
 

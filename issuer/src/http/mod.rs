@@ -10,6 +10,7 @@ mod introspect;
 mod json;
 mod oauth;
 mod revoke;
+mod server;
 mod token;
 mod wellknown;
 
@@ -20,6 +21,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
+
+pub use server::serve;
 
 use crate::app::App;
 use error::ApiError;

@@ -15,7 +15,7 @@ use super::body::{self, BodyError};
 use super::error::RETRY_AFTER_SECONDS;
 use crate::config::Secret;
 use crate::grants::OauthError;
-use crate::grants::client_auth::{Method, Presented};
+use crate::grants::client_auth::Presented;
 
 /// The parameters of a request, and who it says it is from.
 pub(super) struct Form {
@@ -32,7 +32,7 @@ impl Form {
                 "the body must be a form, with the header Content-Type: application/x-www-form-urlencoded";
             return Err(invalid(problem));
         }
-        let bytes = body::read(&parts.headers, body).await.map_err(|error| match error {
+        let bytes = body::read(body).await.map_err(|error| match error {
             BodyError::TooLarge => invalid("the body is over 64 KiB"),
             BodyError::Incomplete => invalid("the body did not arrive whole"),
         })?;
@@ -76,16 +76,17 @@ fn client(headers: &HeaderMap, parameters: &mut BTreeMap<String, String>) -> Res
     match (header, id, secret) {
         (Some(_), _, Some(_)) => Err(invalid("the client authenticates by header and by form; use one")),
         (Some(header), id, None) => {
-            let presented = basic(header).ok_or(OauthFailure(OauthError::InvalidClient))?;
+            // What can't be read is an attempt that failed too, and is written down as one.
+            let presented = basic(header).unwrap_or_else(Presented::unreadable);
             if id.is_some_and(|id| id != presented.client_id) {
                 return Err(invalid("client_id is not the client that the header names"));
             }
             Ok(presented)
         }
-        (None, Some(client_id), Some(secret)) => {
-            Ok(Presented { method: Method::Post, client_id, secret: Secret::new(secret) })
-        }
-        (None, _, _) => Err(OauthFailure(OauthError::InvalidClient)),
+        (None, id, secret) => Ok(Presented {
+            client_id: id.unwrap_or_default(),
+            secret: Secret::new(secret.unwrap_or_default()),
+        }),
     }
 }
 
@@ -97,7 +98,7 @@ fn basic(header: &HeaderValue) -> Option<Presented> {
     }
     let pair = String::from_utf8(BASE64.decode(encoded.trim().as_bytes()).ok()?).ok()?;
     let (id, secret) = pair.split_once(':')?;
-    Some(Presented { method: Method::Basic, client_id: decode(id)?, secret: Secret::new(decode(secret)?) })
+    Some(Presented { client_id: decode(id)?, secret: Secret::new(decode(secret)?) })
 }
 
 fn decode(component: &str) -> Option<String> {

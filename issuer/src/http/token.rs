@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, PRAGMA};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 
@@ -27,7 +27,8 @@ pub(super) async fn issue(
     }
     let grant = read_grant(&mut form)?;
     let issued = client_credentials::issue(&app, &form.client, grant, &origin).await?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(issued)))
+    // Both, for caches of either age (RFC 6749 §5.1).
+    Ok(([(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")], Json(issued)))
 }
 
 fn read_grant(form: &mut Form) -> Result<Grant, OauthFailure> {

@@ -21,6 +21,7 @@ pub use verify::check_signature;
 use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
 use crate::storage::{Database, StorageError, signing_keys};
 use envelope::OpenError;
+use zeroize::Zeroizing;
 
 /// The keys of one purpose: which one signs, and which ones others should verify with.
 pub struct Keyring {
@@ -31,7 +32,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Reads the keys of `purpose` and opens the active one.
+    /// Reads the keys of `purpose` and opens all that are published.
     pub async fn load(database: &Database, master: &MasterKey, purpose: Purpose) -> Result<Self, KeyError> {
         let records = signing_keys::list(database).await?;
         let ours: Vec<&KeyRecord> = records.iter().filter(|record| record.purpose == purpose).collect();
@@ -39,18 +40,36 @@ impl Keyring {
             .iter()
             .find(|record| record.state == KeyState::Active)
             .ok_or(KeyError::NoActiveKey(purpose))?;
-        let private = envelope::open(master, &signing_key_context(active), &active.sealed)
-            .map_err(|error| KeyError::opening(error, &active.kid))?;
+        let private = open(master, active)?;
         let signer = Signer::new(SigningKey::from_pkcs8(&active.kid, active.algorithm, &private)?);
-        let published = published(&records, purpose)?;
+        let published = published(&records, master, purpose)?;
         Ok(Self { signer, published })
     }
 }
 
 /// The keys of `purpose` that verifiers should know: all but the retired.
-pub fn published(records: &[KeyRecord], purpose: Purpose) -> Result<Jwks, KeyError> {
-    let keys = records.iter().filter(|record| record.purpose == purpose && record.state != KeyState::Retired);
-    Jwks::new(keys.map(|record| record.public_jwk.as_str()))
+///
+/// A row counts only if it was sealed under the master key and its public key is the one that its kid names: write access to the database is
+/// not enough to have a key of one's own trusted.
+pub fn published(records: &[KeyRecord], master: &MasterKey, purpose: Purpose) -> Result<Jwks, KeyError> {
+    let published = |record: &&KeyRecord| record.purpose == purpose && record.state != KeyState::Retired;
+    let records: Vec<&KeyRecord> = records.iter().filter(published).collect();
+    for record in &records {
+        open(master, record)?;
+    }
+    let jwks = Jwks::new(records.iter().map(|record| record.public_jwk.as_str()))?;
+    for (record, key) in records.iter().zip(jwks.keys.keys()) {
+        if public::kid_of(key) != record.kid || key.kid() != record.kid || key.algorithm() != record.algorithm
+        {
+            return Err(KeyError::Damaged(record.kid.clone()));
+        }
+    }
+    Ok(jwks)
+}
+
+fn open(master: &MasterKey, record: &KeyRecord) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    envelope::open(master, &signing_key_context(record), &record.sealed)
+        .map_err(|error| KeyError::opening(error, &record.kid))
 }
 
 fn signing_key_context(record: &KeyRecord) -> envelope::Context<'_> {

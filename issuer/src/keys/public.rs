@@ -1,13 +1,29 @@
 //! Public keys as others see them.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use countersign_shared::{KeySet, base64url};
+use countersign_shared::{Jwk, KeySet, PublicKey, base64url};
 
 use super::KeyError;
 
 /// The SHA-256 thumbprint of a key (RFC 7638); `required` are its required members, in lexicographic order, without white space.
 pub fn thumbprint(required: &str) -> String {
     base64url::encode(digest(&SHA256, required.as_bytes()).as_ref())
+}
+
+/// The kid that a key must have: its thumbprint.
+pub(super) fn kid_of(key: &Jwk) -> String {
+    let encode = base64url::encode;
+    match key.public() {
+        PublicKey::Rsa { n, e } => {
+            thumbprint(&format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, encode(e), encode(n)))
+        }
+        PublicKey::P256 { x, y } => {
+            thumbprint(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, encode(x), encode(y)))
+        }
+        PublicKey::Ed25519 { x } => {
+            thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, encode(x)))
+        }
+    }
 }
 
 /// kid and JWK of an RSA key; `n` and `e` in base64url.

@@ -6,7 +6,7 @@ use super::ManagementError;
 use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::scope::Scopes;
-use crate::storage::audit;
+use crate::failures::Concerns;
 use crate::tokens::check::{self, Audience, CheckError};
 
 /// An agent with a token for the issuer that holds. All it does stays in its tenant.
@@ -23,23 +23,25 @@ impl Caller {
         origin: &Origin,
     ) -> Result<Self, ManagementError> {
         let Some(token) = token else { return Err(ManagementError::Unauthenticated(None)) };
-        let (refusal, event) = match check::verify(app, token, Audience::Issuer).await {
+        let (refusal, concerns, event) = match check::verify(app, token, Audience::Issuer).await {
             Ok(token) => {
                 let scopes = token.claims().scope.iter().cloned().collect();
                 return Ok(Self { token, scopes });
             }
             Err(CheckError::Storage(error)) => return Err(error.into()),
             Err(CheckError::Refused(refusal)) => {
-                (refusal, Event::failed(Action::TokenAuthenticationFailed, refusal.reason(), origin))
+                let event = Event::failed(Action::TokenAuthenticationFailed, refusal.reason(), origin);
+                (refusal, Concerns::Nobody, event)
             }
             // Somebody has it who shouldn't: its tenant wants to know.
             Err(CheckError::Ended(refusal, claims)) => {
                 let event = Event::failed(Action::TokenAuthenticationFailed, refusal.reason(), origin)
                     .on(TargetType::Token, &claims.jti);
-                (refusal, Event { tenant: Some(claims.tenant), actor: Some(claims.subject), ..event })
+                let event = Event { tenant: Some(claims.tenant), actor: Some(claims.subject), ..event };
+                (refusal, Concerns::Known, event)
             }
         };
-        audit::record(&app.database, &event).await?;
+        app.failures.record(&app.database, concerns, event).await?;
         Err(ManagementError::Unauthenticated(Some(refusal)))
     }
 

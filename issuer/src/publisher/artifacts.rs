@@ -9,10 +9,11 @@ use countersign_shared::{Coordinate, Shard, UnixTime};
 
 use crate::storage::outbox::{Entry, Position};
 
-/// How long a verifier may rely on a head without hearing a newer one, in seconds.
-const FRESH_SECONDS: i64 = 30;
+/// The signed outer bound, in seconds, on how long a verifier may rely on a head. Its own limit, by its own clock, is 30 seconds; this one
+/// compares two clocks, so it leaves them room.
+const FRESH_SECONDS: i64 = 300;
 /// A delta of more bytes is made into a new base: every head carries it.
-const DELTA_BYTES: usize = 32 * 1024;
+const DELTA_BYTES: usize = 8 * 1024;
 /// So is a delta that is older, if it has entries.
 const DELTA_AGE: Duration = Duration::from_mins(10);
 /// Even a base that nothing was added to is made anew after this time: its expired shards fall out, and should its store have lost it, it
@@ -23,8 +24,6 @@ const SLOW_CLOCKS: i64 = 3600;
 
 /// A base object, ready to be stored.
 pub(super) struct BaseObject {
-    /// Of its newest entry.
-    pub(super) seq: u64,
     pub(super) sha256: [u8; 32],
     pub(super) bytes: Vec<u8>,
 }
@@ -40,7 +39,7 @@ impl BaseObject {
         let bytes = build_base(seq, &shards, &[]);
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest(&SHA256, &bytes).as_ref());
-        Self { seq, sha256, bytes }
+        Self { sha256, bytes }
     }
 
     /// Its key in the store.
@@ -75,7 +74,12 @@ impl Delta {
         *self = Self::new(all);
     }
 
-    /// What is left of it after a base that has everything up to `seq`.
+    /// Whether a base of everything up to `seq` would take something off it.
+    pub(super) fn reaches_back_to(&self, seq: u64) -> bool {
+        self.entries.iter().any(|entry| entry.seq <= seq)
+    }
+
+    /// What is left of it after such a base.
     pub(super) fn after(mut self, seq: u64) -> Self {
         self.entries.retain(|entry| entry.seq > seq);
         Self::new(self.entries)

@@ -32,6 +32,8 @@ pub(super) enum Ended {
     Storage(StorageError),
     /// A courier is gone, which takes a panic.
     Courier,
+    /// The hub holds another history: see `Term::confirm`.
+    Superseded,
 }
 
 impl From<StorageError> for Ended {
@@ -45,6 +47,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Storage(error) => error.fmt(f),
             Self::Courier => f.write_str("a courier is gone"),
+            Self::Superseded => f.write_str("the hub holds a head that this database didn't make"),
         }
     }
 }

@@ -12,6 +12,7 @@ mod status;
 mod term;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -35,7 +36,10 @@ pub fn start(
     config: &config::Publisher,
 ) -> Result<Publisher, reqwest::Error> {
     let (stop, stopping) = watch::channel(false);
-    let client = reqwest::Client::builder().timeout(sinks::TIMEOUT).build()?;
+    let client = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .redirect(reqwest::redirect::Policy::none()) // the secrets are for one address
+        .build()?;
     let objects = Arc::new(sinks::KvStore::new(client.clone(), &config.kv));
     let heads = Arc::new(sinks::Hub::new(client, config));
     let task = leader::Task { app: app.clone(), signer, objects, heads };

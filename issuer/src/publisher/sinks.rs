@@ -10,8 +10,10 @@ use serde::Deserialize;
 
 use crate::config::{self, Secret};
 
-/// How long one delivery may take.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long storing an object may take: it can have megabytes.
+const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long pushing a head may take. While one hangs no other is sent, and knowledge at the edge grows old.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Something to deliver.
 #[derive(Debug)]
@@ -86,8 +88,7 @@ impl Sink for KvStore {
             if let Some(token) = &self.token {
                 request = request.bearer_auth(token.expose());
             }
-            send(request.body(bytes.clone())).await?;
-            Ok(())
+            send(request.timeout(OBJECT_TIMEOUT).body(bytes.clone())).await
         })
     }
 }
@@ -118,7 +119,8 @@ impl Sink for Hub {
             let Artifact::Head(jws) = artifact else {
                 return Err(SinkError::Failed("the hub takes heads only".into()));
             };
-            let request = self.client.put(self.url.clone()).bearer_auth(self.secret.expose());
+            let request =
+                self.client.put(self.url.clone()).timeout(HEAD_TIMEOUT).bearer_auth(self.secret.expose());
             send(request.header(CONTENT_TYPE, "application/jose").body(jws.clone())).await
         })
     }
@@ -139,9 +141,7 @@ struct ConflictDetails {
 async fn send(request: RequestBuilder) -> Result<(), SinkError> {
     // Without the URL: it is known, and may say more than a log should.
     let failed = |error: reqwest::Error| {
-        let mut text = error.without_url().to_string();
-        text.truncate(200);
-        SinkError::Failed(text)
+        SinkError::Failed(error.without_url().to_string().chars().take(200).collect())
     };
     let response = request.send().await.map_err(failed)?;
     match response.status() {

@@ -17,8 +17,9 @@ use super::sinks::Artifact;
 use crate::clock;
 use crate::storage::outbox::{Leadership, Position};
 
-/// A head is signed again this often, with a new `as_of`, whether or not anything changed.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A head is signed again this often, with a new `as_of`, whether or not anything changed. With the hub's three seconds at most for
+/// an answer, an edge's knowledge stays under its limit of five (edge-verifier/entry/revocations.ts).
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Changes that come sooner after the last push than this wait, and go out together. After a quiet time nothing waits.
 const COALESCE: Duration = Duration::from_millis(100);
 /// That the hub is ahead of the database is said again this often.
@@ -39,6 +40,8 @@ pub(super) struct Term<'t> {
     upcoming: Option<Upcoming>,
     /// Heads on their way: their parcels' numbers and their seqs.
     sent: VecDeque<(u64, u64)>,
+    /// Of the last head.
+    as_of: UnixTime,
     recoveries: u64,
     alarmed: Option<Instant>,
 }
@@ -46,6 +49,7 @@ pub(super) struct Term<'t> {
 /// A base on its way into the store.
 struct Upcoming {
     parcel: u64,
+    /// It has every entry up to this one, but for those of expired shards.
     seq: u64,
     sha256: [u8; 32],
     artifact: Arc<Artifact>,
@@ -65,6 +69,7 @@ impl<'t> Term<'t> {
             base_made: Instant::now(),
             upcoming: None,
             sent: VecDeque::new(),
+            as_of: UnixTime(0),
             recoveries: 0,
             alarmed: None,
         };
@@ -75,10 +80,38 @@ impl<'t> Term<'t> {
     }
 
     pub(super) async fn lead(mut self) -> Result<Infallible, Ended> {
+        self.confirm().await?;
         loop {
             self.publish().await?;
             self.wait_for_news(Instant::now()).await?;
         }
+    }
+
+    /// Shows the hub where the database stands, before anything gets a number. A database that was restored from a backup would otherwise
+    /// count past the hub and be believed, without what was revoked since; the hub refuses it here, until an operator raises the epoch.
+    async fn confirm(&mut self) -> Result<(), Ended> {
+        while self.position.base.is_some() {
+            let parcel = self.send_head(clock::now()).await;
+            let next_try = sleep_until(Instant::now() + HEARTBEAT);
+            tokio::pin!(next_try);
+            loop {
+                self.report();
+                tokio::select! {
+                    () = &mut next_try => break,
+                    news = self.heads.delivery.changed() => {
+                        news.map_err(|_| Ended::Courier)?;
+                        // Refused: the alarm is raised, and the position read again below, where an operator may have changed it.
+                        _ = self.note_delivery();
+                        if parcel.is_some_and(|parcel| self.heads.delivery.borrow().delivered >= parcel) {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            self.position = self.leadership.position().await?;
+            self.load_delta().await?;
+        }
+        Ok(())
     }
 
     /// Returns when there is something to publish, after `published` was the last time.
@@ -100,7 +133,7 @@ impl<'t> Term<'t> {
                 }
                 news = self.heads.delivery.changed() => {
                     news.map_err(|_| Ended::Courier)?;
-                    self.note_delivery();
+                    self.note_delivery()?;
                 }
             }
         }
@@ -128,17 +161,20 @@ impl<'t> Term<'t> {
         if self.upcoming.is_none() && self.delta.calls_for_base(self.base_made.elapsed()) {
             self.make_base().await?;
         }
-        self.send_head(as_of).await;
+        _ = self.send_head(as_of).await;
         Ok(())
     }
 
-    /// Signs and sends the head. Before the first base was stored there is none.
-    async fn send_head(&mut self, as_of: UnixTime) {
+    /// Signs and sends the head; its parcel's number. Before the first base was stored there is none.
+    async fn send_head(&mut self, as_of: UnixTime) -> Option<u64> {
+        // A clock that was set back must not make every heartbeat look like an old one.
+        self.as_of = if as_of < self.as_of { self.as_of.plus(1) } else { as_of };
         let issuer = self.task.app.issuer_url.as_str();
-        let Some(payload) = artifacts::head(issuer, &self.position, &self.delta, as_of) else { return };
+        let payload = artifacts::head(issuer, &self.position, &self.delta, self.as_of)?;
         match self.task.signer.sign(HEAD_TYPE, payload.into_bytes()).await {
             Ok(jws) if jws.len() > MAX_HEAD_BYTES => {
                 error!(bytes = jws.len(), "the head is too long to be pushed until a new base can be stored");
+                None
             }
             Ok(jws) => {
                 if self.sent.len() == MAX_SENT {
@@ -146,8 +182,12 @@ impl<'t> Term<'t> {
                 }
                 let parcel = self.heads.send(Arc::new(Artifact::Head(jws)));
                 self.sent.push_back((parcel, self.position.seq));
+                Some(parcel)
             }
-            Err(error) => error!("the head can't be signed: {error}"),
+            Err(error) => {
+                error!("the head can't be signed: {error}");
+                None
+            }
         }
     }
 
@@ -155,13 +195,14 @@ impl<'t> Term<'t> {
     async fn make_base(&mut self) -> Result<(), Ended> {
         self.base_made = Instant::now();
         let Some(oldest) = oldest_shard(clock::now()) else { return Ok(()) };
-        let entries = self.leadership.entries(0, self.position.seq, oldest).await?;
+        let seq = self.position.seq;
+        let entries = self.leadership.entries(0, seq, Some(oldest)).await?;
         let built = tokio::task::spawn_blocking(move || BaseObject::build(&entries)).await;
         let Ok(object) = built else {
             error!("building a base object was interrupted");
             return Ok(());
         };
-        let (seq, sha256) = (object.seq, object.sha256);
+        let sha256 = object.sha256;
         let artifact = Arc::new(Artifact::Object(object.name(), object.bytes));
         let parcel = self.objects.send(artifact.clone());
         self.upcoming = Some(Upcoming { parcel, seq, sha256, artifact });
@@ -175,7 +216,8 @@ impl<'t> Term<'t> {
             return Ok(false);
         };
         self.base = Some(stored.artifact);
-        if self.position.base == Some((stored.seq, stored.sha256)) {
+        let same = self.position.base.is_some_and(|(_, sha256)| sha256 == stored.sha256);
+        if same && !self.delta.reaches_back_to(stored.seq) {
             return Ok(false);
         }
         let expected = self.position.seq + 1;
@@ -189,7 +231,7 @@ impl<'t> Term<'t> {
     }
 
     /// A head arrived, or doesn't for now.
-    fn note_delivery(&mut self) {
+    fn note_delivery(&mut self) -> Result<(), Ended> {
         let delivery = self.heads.delivery.borrow_and_update().clone();
         while let Some((_, seq)) = self.sent.pop_front_if(|(parcel, _)| *parcel <= delivery.delivered) {
             self.task.app.publisher.set_delivered(seq);
@@ -201,27 +243,28 @@ impl<'t> Term<'t> {
                 self.objects.send(base.clone());
             }
         }
-        if let Some((epoch, seq)) = delivery.superseded_by
-            && (epoch, seq) > (self.position.epoch, self.position.seq)
-            && self.alarmed.is_none_or(|alarmed| alarmed.elapsed() > REMIND)
-        {
+        let Some((epoch, seq)) = delivery.superseded_by else { return Ok(()) };
+        if (epoch, seq) < (self.position.epoch, self.position.seq) {
+            return Ok(()); // the answer to a head that was followed by another
+        }
+        if self.alarmed.is_none_or(|alarmed| alarmed.elapsed() > REMIND) {
             self.alarmed = Some(Instant::now());
             error!(
                 hub_epoch = epoch,
                 hub_seq = seq,
                 epoch = self.position.epoch,
                 seq = self.position.seq,
-                "the hub holds a newer head than this database has ever made: it looks restored from a backup. The edge refuses \
-                 what is published from it until an operator raises the epoch in publisher_state above the hub's"
+                "the hub holds a head that this database didn't make: it looks restored from a backup. Nothing is published until an \
+                 operator raises epoch in publisher_state above the hub's"
             );
         }
+        Err(Ended::Superseded)
     }
 
-    /// Reads the delta anew.
+    /// Reads the delta anew, expired shards and all: one position has one content.
     async fn load_delta(&mut self) -> Result<(), Ended> {
-        let Some(oldest) = oldest_shard(clock::now()) else { return Ok(()) };
         let after = self.position.base.map_or(0, |(seq, _)| seq);
-        self.delta = Delta::new(self.leadership.entries(after, self.position.seq, oldest).await?);
+        self.delta = Delta::new(self.leadership.entries(after, self.position.seq, None).await?);
         Ok(())
     }
 

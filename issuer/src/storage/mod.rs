@@ -28,7 +28,7 @@ use crate::domain::UnknownWord;
 /// How long a request waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one statement may run, in milliseconds: the server ends it.
-const STATEMENT_TIMEOUT: &str = "5000";
+const STATEMENT_TIMEOUT: &str = "4000";
 /// A connection idle for longer is tried before it is used: the server may have been restarted meanwhile.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 

@@ -17,6 +17,8 @@ pub const CHANNEL: &str = "countersign_outbox";
 const BATCH: i64 = 20_000;
 /// A statement that takes longer means that the connection is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for the one that may read all there is.
+const LONG_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A connection that wants to be the leader's, or is.
 pub struct Leadership {
@@ -136,22 +138,22 @@ impl Leadership {
         .await
     }
 
-    /// Sequenced entries after `after`, up to and including `up_to`, of shards from `oldest` on.
+    /// Sequenced entries after `after`, up to and including `up_to`, of all shards or those from `oldest` on.
     pub async fn entries(
         &mut self,
         after: u64,
         up_to: u64,
-        oldest: Shard,
+        oldest: Option<Shard>,
     ) -> Result<Vec<Entry>, StorageError> {
-        // Not bounded: it may be all there is.
         let rows = sqlx::query!(
             r#"select seq as "seq!", shard, serial from revocation_outbox where seq > $1 and seq <= $2 and shard >= $3"#,
             after.cast_signed(),
             up_to.cast_signed(),
-            oldest.get().cast_signed(),
+            oldest.map_or(0, |shard| shard.get().cast_signed()),
         )
-        .fetch_all(&mut self.connection)
-        .await?;
+        .fetch_all(&mut self.connection);
+        let rows =
+            tokio::time::timeout(LONG_PATIENCE, rows).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         rows.into_iter().map(|row| entry(row.seq, row.shard, row.serial)).collect()
     }
 

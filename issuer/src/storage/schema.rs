@@ -95,6 +95,8 @@ pub async fn migrate(database: &Database) -> Result<Migrated, MigrateError> {
     // Not from the pool: its statement timeout is for requests.
     let options = database.options.clone().options([("statement_timeout", "0")]);
     let mut connection = options.connect().await?;
+    // Held until the connection is closed: the table of migrations itself is made under it.
+    connection.lock().await?;
     connection.ensure_migrations_table(&MIGRATIONS.table_name).await?;
     let before = connection.list_applied_migrations(&MIGRATIONS.table_name).await?;
     MIGRATIONS.run(&mut connection).await?;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use countersign_shared::verify::{AuthenticToken, Policy, Revocation, Revocations};
-use countersign_shared::{Claims, Refusal, VerifiedToken, base64url, prepare};
+use countersign_shared::{Claims, Prepared, Refusal, Signature, VerifiedToken, base64url, prepare};
 use serde_json::Value;
 
 use crate::app::App;
@@ -17,7 +17,7 @@ use crate::storage::revocations::{LiveState, live_state};
 pub enum Audience {
     /// For the issuer's own API.
     Issuer,
-    /// For any: introspection and revocation are about tokens, they don't act on one's authority.
+    /// For any: introspection is about tokens, it doesn't act on one's authority.
     Any,
 }
 
@@ -64,12 +64,24 @@ pub fn authenticate(app: &App, token: &str, audience: Audience) -> Result<Authen
         Audience::Any => unverified_audiences(token),
     };
     let policy = Policy::new(issuer, audiences);
+    let (prepared, signature) = check_signature_of(app, token, &policy)?;
+    prepared.finish(signature, &policy, clock::now())
+}
+
+fn check_signature_of(app: &App, token: &str, policy: &Policy) -> Result<(Prepared, Signature), Refusal> {
     let keys = &app.token_keys.published.keys;
     let token = token.as_bytes();
-    let prepared = prepare(token, keys, &policy)?;
+    let prepared = prepare(token, keys, policy)?;
     let key = &keys.keys()[prepared.key_index()];
     let signature = check_signature(key, prepared.signing_input(token), prepared.signature());
-    prepared.finish(signature, &policy, clock::now())
+    Ok((prepared, signature))
+}
+
+/// The claims of a token that we signed, be it expired or from a fast clock: for taking it back.
+pub fn to_be_revoked(app: &App, token: &str) -> Result<Claims, Refusal> {
+    let policy = Policy::new(app.issuer_url.as_str().to_owned(), Vec::new());
+    let (prepared, signature) = check_signature_of(app, token, &policy)?;
+    prepared.to_be_revoked(signature, &policy)
 }
 
 /// Whether `token` holds, all considered. A mark in the hot state is enough to refuse it; to accept it takes the database.

@@ -1,1 +1,15 @@
-//! Integration tests.
+//! The issuer from outside: the real binary on a real Postgres, a database for each test, and a real Redis. What is asserted is what
+//! HTTP clients, the edge and the operator get to see.
+//!
+//! Needs `TEST_DATABASE_URL` (a superuser's) and `TEST_REDIS_URL`; `bin/test` sets both.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod bootstrap;
+mod config;
+mod http;
+mod lifecycle;
+mod logs;
+mod outage;
+mod publisher;
+mod support;

@@ -1,0 +1,165 @@
+//! `migrate`, `bootstrap`, `keys`: what an operator runs before and beside `serve`.
+
+use serde_json::Value;
+
+use crate::support::cli::Cli;
+use crate::support::{AUDIENCE, Client, TestDatabase};
+
+const OTHER_MASTER_KEY: &str = "b3RoZXIgY291bnRlcnNpZ24gdGVzdCBtYXN0ZXIga2U=";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn makes_everything_once() {
+    let database = TestDatabase::empty().await;
+    let cli = Cli::new(&database.url);
+    let migrated = cli.run(&["migrate"]).expect_success();
+    assert!(
+        migrated.lines().count() >= 4 && migrated.lines().all(|line| line.starts_with("applied 2026")),
+        "{migrated}"
+    );
+    assert_eq!(cli.run(&["migrate"]).expect_success(), "the schema is up to date\n");
+
+    let first = json(
+        &cli.run(&["bootstrap", "--json", "--tenant", "Ours", "--email", "root@example.com"])
+            .expect_success(),
+    );
+    let names: Vec<&String> = first.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["client_id", "client_secret", "tenant_id"]);
+    let client = Client::from_json(&first);
+    assert_eq!(client.secret.len(), 63);
+    let made: (String, String, Vec<String>, String) = sqlx::query_as(
+        "select t.name, a.email, a.scopes, r.identifier from tenants t join agents a using (tenant_id) join resource_servers r using (tenant_id)",
+    )
+    .fetch_one(&database.pool)
+    .await
+    .unwrap();
+    let scopes = ["agents:read", "agents:write", "credentials:write", "tokens:introspect", "tokens:revoke"];
+    assert_eq!(
+        made,
+        ("Ours".into(), "root@example.com".into(), scopes.map(String::from).to_vec(), AUDIENCE.into())
+    );
+    assert_eq!(database.audit("system.bootstrapped").await.len(), 1);
+
+    let again = json(&cli.run(&["bootstrap", "--json"]).expect_success());
+    assert_eq!((&again["client_id"], &again["tenant_id"]), (&first["client_id"], &first["tenant_id"]));
+    assert_eq!(again["client_secret"], Value::Null);
+    let text = cli.run(&["bootstrap"]).expect_success();
+    assert!(text.starts_with("nothing to do") && !text.contains("csk_"), "{text}");
+    let counts: (i64, i64, i64, i64) = sqlx::query_as(
+        "select (select count(*) from tenants), (select count(*) from agents), (select count(*) from credentials), (select count(*) from signing_keys)",
+    )
+    .fetch_one(&database.pool)
+    .await
+    .unwrap();
+    assert_eq!(counts, (1, 1, 1, 2));
+}
+
+#[tokio::test]
+async fn at_once_from_several_places_it_is_done_once() {
+    let database = TestDatabase::empty().await;
+    let cli = Cli::new(&database.url);
+    let at_once = |arguments: &'static [&'static str]| {
+        let runs: Vec<_> = (0..4)
+            .map(|_| cli.clone())
+            .map(|cli| std::thread::spawn(move || cli.run(arguments).expect_success()))
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<String>>()
+    };
+    at_once(&["migrate"]);
+    let bootstrapped = at_once(&["bootstrap", "--json"]);
+    let secrets = bootstrapped.iter().filter(|answer| json(answer)["client_secret"].is_string()).count();
+    assert_eq!(secrets, 1);
+    let keys: i64 = database.value("select count(*) from signing_keys").await;
+    assert_eq!(keys, 2);
+}
+
+#[tokio::test]
+async fn nothing_runs_on_another_schema() {
+    let database = TestDatabase::empty().await;
+    let cli = Cli::new(&database.url);
+    for arguments in [&["serve"] as &[_], &["bootstrap"], &["keys", "list"]] {
+        let said = cli.run(arguments).expect_failure();
+        assert_eq!(said, "the database schema is not up to date: run: countersign migrate");
+    }
+    cli.run(&["migrate"]).expect_success();
+    database
+        .execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99991231000000, 'x', true, '', 0)")
+        .await;
+    let said = cli.run(&["serve"]).expect_failure();
+    assert!(
+        said.starts_with("the database schema is newer than this binary (migration 99991231000000)"),
+        "{said}"
+    );
+    database.execute("delete from _sqlx_migrations where version = 99991231000000").await;
+    database.execute("update _sqlx_migrations set checksum = '' where version = (select min(version) from _sqlx_migrations)").await;
+    assert!(cli.run(&["serve"]).expect_failure().contains("was applied in another form"));
+}
+
+#[tokio::test]
+async fn a_wrong_master_key_is_said_in_one_line() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let cli = Cli::new(&database.url).env("MASTER_KEY", OTHER_MASTER_KEY);
+    // Also where a part is still to be made: it must not be sealed with the wrong key.
+    for arguments in [["serve"], ["bootstrap"]] {
+        let said = cli.run(&arguments).expect_failure();
+        assert!(said.starts_with("MASTER_KEY does not open the keys in this database"), "{said}");
+    }
+    let secrets: i64 = database.value("select count(*) from server_secrets").await;
+    assert_eq!(secrets, 1);
+}
+
+#[tokio::test]
+async fn sealed_values_stay_in_their_rows() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let cli = Cli::new(&database.url);
+    // The token key's private part under the other key's name.
+    database
+        .execute(
+            "update signing_keys r set sealed_data_key = t.sealed_data_key, sealed_private = t.sealed_private
+             from signing_keys t where r.purpose = 'revocation' and t.purpose = 'token'",
+        )
+        .await;
+    assert!(cli.run(&["serve"]).expect_failure().starts_with("MASTER_KEY does not open"));
+    database.execute("update signing_keys set sealed_private = set_byte(sealed_private, 40, 0) where purpose = 'token'").await;
+    let said = cli.run(&["serve"]).expect_failure();
+    assert!(said.contains("was changed or moved"), "{said}");
+}
+
+#[tokio::test]
+async fn shows_public_keys_and_nothing_else() {
+    let database = TestDatabase::empty().await;
+    let cli = Cli::new(&database.url);
+    cli.run(&["migrate"]).expect_success();
+    let said = cli.run(&["keys", "export-public", "--purpose", "token"]).expect_failure();
+    assert_eq!(said, "there is no token key yet: run `countersign bootstrap`");
+    cli.run(&["bootstrap"]).expect_success();
+
+    // Needs no master key.
+    let cli = cli.without("MASTER_KEY");
+    let list = cli.run(&["keys", "list"]).expect_success();
+    assert_eq!(list.lines().count(), 3, "{list}");
+    for (purpose, kty, alg) in [("token", "RSA", "RS256"), ("revocation", "OKP", "EdDSA")] {
+        let jwks = json(&cli.run(&["keys", "export-public", "--purpose", purpose]).expect_success());
+        let keys = jwks["keys"].as_array().unwrap();
+        assert_eq!((keys.len(), &keys[0]["kty"], &keys[0]["alg"]), (1, &kty.into(), &alg.into()));
+        assert!(keys[0].get("d").is_none() && keys[0].get("p").is_none());
+        let kid = keys[0]["kid"].as_str().unwrap();
+        let line = list.lines().find(|line| line.starts_with(kid)).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[1..4], [purpose, alg, "active"]);
+    }
+}
+
+#[tokio::test]
+async fn the_audit_trail_only_grows() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    for statement in
+        ["update audit_events set action = 'x'", "delete from audit_events", "truncate audit_events"]
+    {
+        let refused = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&database.pool).await.unwrap_err();
+        assert!(refused.to_string().contains("audit_events is append-only"), "{refused}");
+    }
+}

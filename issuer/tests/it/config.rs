@@ -1,0 +1,211 @@
+//! Configuration as the operator meets it: by what the binary says.
+
+use std::path::PathBuf;
+
+use crate::support::cli::{Cli, Ran};
+use crate::support::{MASTER_KEY, TestDatabase};
+
+/// The problems it names.
+fn problems(ran: &Ran) -> Vec<String> {
+    assert_eq!(ran.code(), Some(78), "{}", ran.stderr());
+    let stderr = ran.stderr();
+    let mut lines = stderr.lines();
+    assert_eq!(lines.next(), Some("countersign: the configuration is not valid:"));
+    lines.map(|line| line.strip_prefix("  ").unwrap().to_owned()).collect()
+}
+
+/// A file that goes when the test does.
+struct File(PathBuf);
+
+impl File {
+    fn new(content: &str) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("countersign-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, content).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        _ = std::fs::remove_file(&self.0);
+    }
+}
+
+const URL: &str = "postgres://user:hunter2@127.0.0.1:1/none";
+
+#[test]
+fn everything_missing_is_named_at_once_with_the_fix() {
+    let named = problems(&Cli::bare().run(&["serve"]));
+    let starts = ["DATABASE_URL", "MASTER_KEY", "ISSUER_URL"];
+    assert_eq!(named.len(), starts.len(), "{named:?}");
+    for (problem, name) in named.iter().zip(starts) {
+        assert!(
+            problem.starts_with(&format!("{name} environment variable is required: set it to ")),
+            "{problem}"
+        );
+    }
+    let named = problems(&Cli::bare().run(&["bootstrap"]));
+    assert!(
+        named.iter().any(|problem| problem.starts_with("DEFAULT_AUDIENCE environment variable is required"))
+    );
+    // An empty value is none.
+    let named = problems(&Cli::bare().env("DATABASE_URL", " ").run(&["migrate"]));
+    assert!(named[0].starts_with("DATABASE_URL environment variable is required"));
+}
+
+#[test]
+fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
+    let cli = Cli::new("mysql://user:hunter2@host/db")
+        .env("MASTER_KEY", "aHVudGVyMg==")
+        .env("ISSUER_URL", "http://issuer.example/")
+        .env("REDIS_URL", "hunter2")
+        .env("PORT", "70000")
+        .env("HOST", "localhost")
+        .env("ADMIN_ADDRESS", "9090")
+        .env("COUNTERSIGN_ENV", "test")
+        .env("LOG_LEVEL", "LOUD")
+        .env("LOG_FORMAT", "xml")
+        .env("TOKEN_LIFETIME_SECONDS", "86401")
+        .env("DATABASE_POOL_SIZE", "1")
+        .env("STARTUP_TIMEOUT_SECONDS", "x")
+        .env("SHUTDOWN_TIMEOUT_SECONDS", "0")
+        .env("HUB_URL", "ftp://edge");
+    let ran = cli.run(&["serve"]);
+    let named = problems(&ran);
+    for name in [
+        "DATABASE_URL",
+        "MASTER_KEY",
+        "ISSUER_URL",
+        "REDIS_URL",
+        "PORT",
+        "HOST",
+        "ADMIN_ADDRESS",
+        "COUNTERSIGN_ENV",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "TOKEN_LIFETIME_SECONDS",
+        "DATABASE_POOL_SIZE",
+        "STARTUP_TIMEOUT_SECONDS",
+        "SHUTDOWN_TIMEOUT_SECONDS",
+        "HUB_URL",
+        "HUB_PUSH_SECRET",
+        "KV_NAMESPACE_ID",
+        "KV_ACCOUNT_ID",
+    ] {
+        let count = named.iter().filter(|problem| problem.starts_with(&format!("{name} "))).count();
+        assert_eq!(count, 1, "{name}: {named:#?}");
+    }
+    assert_eq!(named.len(), 18, "{named:#?}");
+    assert!(!ran.stderr().contains("hunter2") && !ran.stderr().contains("aHVudGVyMg"), "{}", ran.stderr());
+}
+
+#[test]
+fn the_issuer_s_url_has_one_spelling() {
+    for (url, environment) in [
+        ("https://issuer.example/", "development"),
+        ("https://ISSUER.example", "development"),
+        ("https://issuer.example:443", "development"),
+        ("https://issuer.example?a", "development"),
+        ("https://issuer.example#a", "development"),
+        ("https://user@issuer.example", "development"),
+        ("issuer.example", "development"),
+        ("http://issuer.example", "production"),
+    ] {
+        let ran = Cli::new(URL).env("ISSUER_URL", url).env("COUNTERSIGN_ENV", environment).run(&["serve"]);
+        let named = problems(&ran);
+        assert!(named.len() == 1 && named[0].starts_with("ISSUER_URL must "), "{url}: {named:?}");
+    }
+    for (url, environment) in [
+        ("http://127.0.0.1:3000", "production"),
+        ("http://[::1]:3000", "production"),
+        ("http://localhost:3000", "production"),
+        ("http://issuer.example", "development"),
+        ("https://issuer.example/a/b", "production"),
+    ] {
+        let cli = Cli::new(URL).env("ISSUER_URL", url).env("COUNTERSIGN_ENV", environment);
+        let ran = cli.env("STARTUP_TIMEOUT_SECONDS", "1").run(&["serve"]);
+        assert_eq!(ran.code(), Some(1), "{url} is fine, the database isn't: {}", ran.stderr());
+    }
+}
+
+#[test]
+fn the_audience_is_not_the_issuer() {
+    let ran = Cli::new(URL).env("DEFAULT_AUDIENCE", "https://issuer.example").run(&["bootstrap"]);
+    assert!(problems(&ran)[0].starts_with("DEFAULT_AUDIENCE must not be ISSUER_URL"));
+}
+
+#[tokio::test]
+async fn secrets_come_from_files_too() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let (url, key) = (File::new(&format!("{}\n", database.url)), File::new(MASTER_KEY));
+    let cli = Cli::new("").without("DATABASE_URL").without("MASTER_KEY");
+    let cli = cli.env("DATABASE_URL_FILE", url.path()).env("MASTER_KEY_FILE", key.path());
+    cli.run(&["bootstrap"]).expect_success();
+
+    let both = problems(&cli.clone().env("MASTER_KEY", MASTER_KEY).run(&["bootstrap"]));
+    assert_eq!(both, ["MASTER_KEY and MASTER_KEY_FILE are both set: keep one"]);
+    let missing = problems(&cli.clone().env("MASTER_KEY_FILE", "/nonexistent/key").run(&["bootstrap"]));
+    assert!(missing.len() == 1 && missing[0].starts_with("MASTER_KEY_FILE: /nonexistent/key can't be read"));
+    let empty = File::new(" \n");
+    let empty = problems(&cli.env("MASTER_KEY_FILE", empty.path()).run(&["bootstrap"]));
+    assert!(empty.len() == 1 && empty[0].ends_with("is empty"), "{empty:?}");
+}
+
+#[tokio::test]
+async fn settings_come_from_a_toml_file_and_the_environment_wins() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let file = File::new(&format!(
+        "database_url = \"{}\"\nmaster_key = \"{MASTER_KEY}\"\ndefault_audience = \"a\"\nport = 0\nlog_level = \"LOUD\"\n",
+        database.url
+    ));
+    let from_file = Cli::bare().env("LOG_LEVEL", "ERROR");
+    from_file.run(&["bootstrap", "--config", file.path()]).expect_success();
+    from_file.env("COUNTERSIGN_CONFIG", file.path()).run(&["bootstrap"]).expect_success();
+    assert!(
+        problems(&Cli::bare().run(&["bootstrap", "--config", file.path()]))[0]
+            .starts_with("LOG_LEVEL must be one of")
+    );
+}
+
+#[test]
+fn a_file_must_make_sense() {
+    let named = |content: &str| {
+        let file = File::new(content);
+        problems(&Cli::new(URL).run(&["migrate", "--config", file.path()])).join("\n")
+    };
+    let unknown = named("databse_url = \"x\"\nport_file = \"x\"\nmaster_key_file = \"x\"\n");
+    assert!(
+        unknown.contains("the unknown setting `databse_url`")
+            && unknown.contains("the unknown setting `port_file`")
+    );
+    assert!(!unknown.contains("master_key_file"));
+    assert!(named("port = [1]").contains("`port` in"));
+    let invalid = named("port = 1\nmaster_key = hunter2\n");
+    assert!(invalid.contains("is not valid TOML: see line 2") && !invalid.contains("hunter2"), "{invalid}");
+    let ran = Cli::new(URL).run(&["migrate", "--config", "/nonexistent.toml"]);
+    assert!(problems(&ran)[0].starts_with("/nonexistent.toml can't be read"));
+}
+
+#[test]
+fn a_publisher_is_configured_whole_or_not_at_all() {
+    let cli = Cli::new(URL).env("KV_NAMESPACE_ID", "a/b").env("KV_ACCOUNT_ID", "account");
+    let named = problems(&cli.run(&["serve"]));
+    let starts = [
+        "HUB_URL environment variable is required",
+        "HUB_PUSH_SECRET environment variable is required",
+        "KV_API_TOKEN environment variable is required with KV_ACCOUNT_ID",
+        "KV_NAMESPACE_ID may have",
+    ];
+    assert_eq!(named.len(), starts.len(), "{named:?}");
+    for (problem, start) in named.iter().zip(starts) {
+        assert!(problem.starts_with(start), "{problem}");
+    }
+}

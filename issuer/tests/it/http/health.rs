@@ -1,0 +1,102 @@
+//! Probes.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::proxy::{Line, Proxy};
+use crate::support::{Issuer, eventually, required};
+
+async fn ready(issuer: &Issuer) -> (StatusCode, Value) {
+    let response = issuer.get("/ready").send().await.unwrap();
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        assert!(response.headers().contains_key("retry-after"));
+    }
+    (response.status(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn says_what_is_ready() {
+    let issuer = Issuer::start().await;
+    let (status, body) = ready(&issuer).await;
+    assert_eq!(status, StatusCode::OK);
+    let ok = json!({"status": "ok"});
+    let expected = json!({
+        "status": "ready",
+        "checks": {
+            "postgres": ok, "migrations": ok, "keys": ok, "hot_state": {"status": "ok", "kind": "redis"},
+            "publisher": {"status": "disabled"},
+        },
+    });
+    assert_eq!(body, expected);
+    let live: Value = issuer.get("/health").send().await.unwrap().json().await.unwrap();
+    assert_eq!(live, ok);
+    for (path, expected) in [("/livez", &ok), ("/readyz", &body)] {
+        let answer = issuer.http.get(format!("{}{path}", issuer.admin_url)).send().await.unwrap();
+        assert_eq!(&answer.json::<Value>().await.unwrap(), expected);
+    }
+    // The admin listener has the probes and nothing else, the public one doesn't have its paths.
+    let elsewhere =
+        issuer.http.get(format!("{}/.well-known/jwks.json", issuer.admin_url)).send().await.unwrap();
+    assert_eq!(elsewhere.status(), StatusCode::NOT_FOUND);
+    assert_eq!(issuer.get("/livez").send().await.unwrap().status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn without_redis_it_keeps_state_in_process_and_says_so() {
+    let issuer = Issuer::start_with(|cli| cli.without("REDIS_URL")).await;
+    assert_eq!(ready(&issuer).await.1["checks"]["hot_state"], json!({"status": "ok", "kind": "in_process"}));
+    let token = issuer.token(&issuer.administrator).await;
+    issuer.revoke(&issuer.administrator, &token).await;
+    assert!(!issuer.is_active(&issuer.administrator, &token).await);
+}
+
+#[tokio::test]
+async fn a_lost_redis_degrades_and_changes_nothing_else() {
+    let (proxy, url) = Proxy::before(&required("TEST_REDIS_URL"), Line::Open).await;
+    let issuer = Issuer::start_with(|cli| cli.env("REDIS_URL", &url)).await;
+    let (token, revoked) =
+        (issuer.token(&issuer.administrator).await, issuer.token(&issuer.administrator).await);
+    issuer.revoke(&issuer.administrator, &revoked).await;
+    for line in [Line::Cut, Line::Silent] {
+        proxy.set(line);
+        let body = eventually("Redis is missed", 5, async || {
+            let (status, body) = ready(&issuer).await;
+            assert_eq!(status, StatusCode::OK);
+            (body["status"] == "degraded").then_some(body)
+        })
+        .await;
+        assert_eq!(body["checks"]["hot_state"]["status"], "degraded");
+        let started = std::time::Instant::now();
+        assert!(issuer.is_active(&issuer.administrator, &token).await);
+        assert!(!issuer.is_active(&issuer.administrator, &revoked).await);
+        let another = issuer.token(&issuer.administrator).await;
+        issuer.revoke(&issuer.administrator, &another).await;
+        assert!(!issuer.is_active(&issuer.administrator, &another).await);
+        assert!(started.elapsed().as_secs() < 2, "nobody waits for Redis for long: {:?}", started.elapsed());
+    }
+    proxy.set(Line::Open);
+    eventually("Redis is back", 10, async || (ready(&issuer).await.1["status"] == "ready").then_some(()))
+        .await;
+    issuer.logged("Redis is lost").await;
+    issuer.logged("Redis answers again").await;
+}
+
+#[tokio::test]
+async fn migrations_that_do_not_fit_show() {
+    let issuer = Issuer::start().await;
+    let version: i64 = issuer.database.value("select max(version) from _sqlx_migrations").await;
+    issuer
+        .database
+        .execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99991231000000, 'x', true, '', 0)")
+        .await;
+    // The next release is being rolled out: this one goes on working.
+    let (status, body) = ready(&issuer).await;
+    assert_eq!((status, &body["checks"]["migrations"]["status"]), (StatusCode::OK, &json!("ahead")));
+    issuer.database.execute(&format!("delete from _sqlx_migrations where version >= {version}")).await;
+    let (status, body) = ready(&issuer).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        (&body["status"], &body["checks"]["migrations"]["status"]),
+        (&json!("unavailable"), &json!("behind"))
+    );
+}

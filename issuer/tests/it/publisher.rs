@@ -1,0 +1,364 @@
+//! From a committed revocation to what the edge holds. The stand-in verifies every head as the real hub does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use countersign_shared::{Coordinate, Jti, Serial, Shard, UnixTime};
+use serde_json::Value;
+
+use crate::support::edge::{Edge, Mood};
+use crate::support::issuer::claims;
+use crate::support::proxy::{Line, Proxy};
+use crate::support::{Issuer, TestDatabase, eventually};
+
+fn jti(token: &str) -> Jti {
+    claims(token)["jti"].as_str().unwrap().parse().unwrap()
+}
+
+async fn start() -> (Edge, Issuer) {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+    eventually("a first head", 5, async || edge.revoked_set()).await;
+    (edge, issuer)
+}
+
+async fn another(edge: &Edge, issuer: &Issuer) -> Issuer {
+    Issuer::start_on(issuer.database.clone(), issuer.administrator.clone(), |cli| edge.configure(cli)).await
+}
+
+async fn publisher(issuer: &Issuer) -> Value {
+    let ready: Value = issuer.get("/ready").send().await.unwrap().json().await.unwrap();
+    ready["checks"]["publisher"].clone()
+}
+
+/// Revokes a new token; its jti.
+async fn revoke_one(issuer: &Issuer) -> Jti {
+    let token = issuer.token(&issuer.administrator).await;
+    issuer.revoke(&issuer.administrator, &token).await;
+    jti(&token)
+}
+
+#[tokio::test]
+async fn a_revocation_is_at_the_edge_at_once() {
+    let (edge, issuer) = start().await;
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        // After a quiet time nothing waits to be coalesced.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let (token, other) =
+            (issuer.token(&issuer.administrator).await, issuer.token(&issuer.administrator).await);
+        issuer.revoke(&issuer.administrator, &token).await;
+        times.push(edge.refuses(jti(&token)).await);
+        assert!(!edge.revoked_set().unwrap().contains(jti(&other).coordinate()), "no other token");
+    }
+    times.sort_unstable();
+    println!("committed to at the edge: {times:?}");
+    assert!(times[2] < Duration::from_millis(100), "{times:?}");
+    let state = publisher(&issuer).await;
+    assert_eq!(
+        (&state["status"], &state["role"], &state["lag_seqs"]),
+        (&"ok".into(), &"leader".into(), &0.into())
+    );
+}
+
+#[tokio::test]
+async fn a_heartbeat_says_that_nothing_changed() {
+    let (edge, issuer) = start().await;
+    revoke_one(&issuer).await;
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    let heads = edge.heads();
+    let last = &heads[heads.len() - 1];
+    let same: Vec<_> =
+        heads.iter().filter(|received| received.head.position() == last.head.position()).collect();
+    assert!((3..=5).contains(&same.len()), "one a second: {}", same.len());
+    for pair in same.windows(2) {
+        assert!((900..1500).contains(&(pair[1].at - pair[0].at).as_millis()));
+        assert!(pair[1].head.as_of > pair[0].head.as_of);
+        assert_eq!(pair[1].head.fresh_until, pair[1].head.as_of.plus(300));
+    }
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn many_at_once_go_out_together() {
+    let (edge, issuer) = start().await;
+    let tokens = futures_util::future::join_all((0..150).map(|_| issuer.token(&issuer.administrator))).await;
+    let before = edge.heads().len();
+    let started = Instant::now();
+    futures_util::future::join_all(tokens.iter().map(|token| issuer.revoke(&issuer.administrator, token)))
+        .await;
+    for token in &tokens {
+        edge.refuses(jti(token)).await;
+    }
+    let pushes = edge.heads().len() - before;
+    let most = started.elapsed().as_millis() / 100 + 2;
+    assert!(pushes as u128 <= most, "{pushes} pushes in {:?}", started.elapsed());
+    let position = edge.heads().last().unwrap().head.position();
+    let sequenced: i64 = issuer.database.value("select count(distinct seq) from revocation_outbox").await;
+    assert_eq!((sequenced, position.0), (150, 1));
+}
+
+#[tokio::test]
+async fn a_slow_transaction_is_not_skipped() {
+    let (edge, issuer) = start().await;
+    let shard = Shard::new(500_000).unwrap();
+    let slow = Coordinate { shard, serial: Serial::new(7).unwrap() };
+    // Its row comes first, its commit last.
+    let mut transaction = issuer.database.pool.begin().await.unwrap();
+    sqlx::query("insert into revocation_outbox (shard, serial) values (500000, 7)")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let quick = revoke_one(&issuer).await;
+    edge.refuses(quick).await;
+    assert!(!edge.revoked_set().unwrap().contains(slow));
+    transaction.commit().await.unwrap();
+    eventually("the slow one, by the poll: nobody notified", 5, async || {
+        edge.revoked_set().filter(|set| set.contains(slow))
+    })
+    .await;
+    assert!(edge.revoked_set().unwrap().contains(quick.coordinate()));
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn what_was_revoked_while_nobody_published_is_published_later() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let database = Arc::new(database);
+    let mut silent = Issuer::start_on(database.clone(), administrator.clone(), |cli| cli).await;
+    let revoked = revoke_one(&silent).await;
+    assert_eq!(silent.stop().code(), Some(0));
+    let issuer = Issuer::start_on(database, administrator, |cli| edge.configure(cli)).await;
+    edge.refuses(revoked).await;
+    drop(issuer);
+}
+
+#[tokio::test]
+async fn a_kill_between_commit_and_push_loses_nothing() {
+    let (edge, mut issuer) = start().await;
+    let first = revoke_one(&issuer).await;
+    edge.refuses(first).await;
+    edge.set_hub(Mood::Slow);
+    let second = revoke_one(&issuer).await;
+    issuer.kill();
+    edge.set_hub(Mood::Fine);
+    let before = edge.heads().last().unwrap().head.position();
+    let issuer = another(&edge, &issuer).await;
+    edge.refuses(second).await;
+    assert!(edge.revoked_set().unwrap().contains(first.coordinate()));
+    assert!(edge.heads().last().unwrap().head.position() > before, "it never goes back");
+    drop(issuer);
+}
+
+#[tokio::test]
+async fn a_restart_does_not_go_back_nor_count_on_for_nothing() {
+    let (edge, mut issuer) = start().await;
+    edge.refuses(revoke_one(&issuer).await).await;
+    for _ in 0..3 {
+        issuer.stop();
+        let before = edge.heads().len();
+        issuer = another(&edge, &issuer).await;
+        eventually("a head of the new process", 5, async || (edge.heads().len() > before).then_some(()))
+            .await;
+    }
+    // Each may make a new base of what came since; there is nothing more to make after the first time.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let settled = edge.heads().last().unwrap().head.clone();
+    issuer.stop();
+    let before = edge.heads().len();
+    let _issuer = another(&edge, &issuer).await;
+    eventually("a head of the new process", 5, async || (edge.heads().len() > before + 1).then_some(()))
+        .await;
+    let head = edge.heads().last().unwrap().head.clone();
+    assert_eq!((head.position(), head.base), (settled.position(), settled.base));
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn a_failing_hub_is_tried_until_it_works() {
+    let (edge, issuer) = start().await;
+    edge.set_hub(Mood::Failing);
+    let revoked = revoke_one(&issuer).await;
+    let attempts = edge.attempts();
+    let state = eventually("it shows", 12, async || {
+        let state = publisher(&issuer).await;
+        (state["status"] == "degraded").then_some(state)
+    })
+    .await;
+    assert!(state["lag_ms"].as_u64().unwrap() > 4000 && state["lag_seqs"].as_u64().unwrap() >= 1, "{state}");
+    assert_eq!(state["failing_sinks"], serde_json::json!(["hub"]));
+    let attempts = edge.attempts() - attempts;
+    assert!((4..40).contains(&attempts), "backoff: {attempts} attempts in 5 s");
+    assert!(issuer.get("/ready").send().await.unwrap().status().is_success(), "it can still issue");
+    edge.set_hub(Mood::Fine);
+    edge.refuses(revoked).await;
+    eventually("it shows that all is well", 5, async || {
+        (publisher(&issuer).await["status"] == "ok").then_some(())
+    })
+    .await;
+    let log = issuer.log();
+    assert!(
+        log.contains("publishing fails, trying on: it answered 500")
+            && log.contains("publishing works again")
+    );
+    assert_eq!(log.matches("publishing fails").count(), 1, "said once, not with every attempt");
+}
+
+#[tokio::test]
+async fn no_head_before_its_base() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    edge.set_kv(Mood::Failing);
+    let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+    let revoked = revoke_one(&issuer).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(edge.heads().is_empty(), "nothing to name yet");
+    edge.set_kv(Mood::Fine);
+    edge.refuses(revoked).await;
+
+    // Later a failing store only makes the delta grow.
+    edge.set_kv(Mood::Failing);
+    edge.refuses(revoke_one(&issuer).await).await;
+}
+
+#[tokio::test]
+async fn a_long_delta_becomes_a_base() {
+    let (edge, issuer) = start().await;
+    let first = edge.heads().last().unwrap().head.clone();
+    let (shard, count) =
+        (Shard::of_expiry(UnixTime(time::OffsetDateTime::now_utc().unix_timestamp())).unwrap(), 30_000);
+    let queue = format!(
+        "insert into revocation_outbox (shard, serial) select {}, n * 1000 from generate_series(0, {}) n",
+        shard.get(),
+        count - 1
+    );
+    issuer.database.execute(&queue).await;
+    let last = Coordinate { shard, serial: Serial::new((count - 1) * 1000).unwrap() };
+    eventually("all of it in a new base", 15, async || {
+        let head = edge.heads().last()?.head.clone();
+        (head.base != first.base && head.delta.len() < 100 && edge.revoked_set()?.contains(last))
+            .then_some(())
+    })
+    .await;
+    let set = edge.revoked_set().unwrap();
+    for serial in (0..count * 1000).step_by(500) {
+        let coordinate = Coordinate { shard, serial: Serial::new(serial).unwrap() };
+        assert_eq!(set.contains(coordinate), serial % 1000 == 0, "{serial}");
+    }
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn shards_of_the_past_are_left_out() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let now = UnixTime(time::OffsetDateTime::now_utc().unix_timestamp());
+    let (past, present) = (Shard::of_expiry(now.plus(-3 * 3600)).unwrap(), Shard::of_expiry(now).unwrap());
+    database
+        .execute(&format!(
+            "insert into revocation_outbox (shard, serial) values ({}, 1), ({}, 2)",
+            past.get(),
+            present.get()
+        ))
+        .await;
+    let mut issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+    let [past, present] = [(past, 1), (present, 2)]
+        .map(|(shard, serial)| Coordinate { shard, serial: Serial::new(serial).unwrap() });
+    eventually("the present one", 5, async || edge.revoked_set().filter(|set| set.contains(present))).await;
+    issuer.stop();
+    let _issuer = another(&edge, &issuer).await;
+    eventually("a base without the past", 5, async || edge.revoked_set().filter(|set| !set.contains(past)))
+        .await;
+    assert!(edge.revoked_set().unwrap().contains(present));
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn an_edge_that_forgot_gets_its_base_again() {
+    let (edge, issuer) = start().await;
+    let revoked = revoke_one(&issuer).await;
+    edge.refuses(revoked).await;
+    edge.set_hub(Mood::Failing);
+    edge.forget_objects();
+    assert!(edge.revoked_set().is_none());
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    edge.set_hub(Mood::Fine);
+    edge.refuses(revoked).await;
+}
+
+#[tokio::test]
+async fn one_publishes_and_another_takes_over() {
+    let (edge, mut leader) = start().await;
+    let follower = another(&edge, &leader).await;
+    eventually("it follows", 5, async || (publisher(&follower).await["role"] == "follower").then_some(()))
+        .await;
+    // Whoever takes the revocation, the leader is woken.
+    let revoked = revoke_one(&follower).await;
+    assert!(edge.refuses(revoked).await < Duration::from_millis(500));
+
+    leader.kill();
+    let revoked = revoke_one(&follower).await;
+    let took = edge.refuses(revoked).await;
+    println!("taken over in {took:?}");
+    assert!(took < Duration::from_secs(4));
+    assert_eq!(publisher(&follower).await["role"], "leader");
+}
+
+#[tokio::test]
+async fn a_leader_that_lost_its_connection_starts_over() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let (proxy, url) = Proxy::before(&database.url, Line::Open).await;
+    let database = Arc::new(database);
+    let configure = |cli| edge.configure(cli);
+    let cut_off = Issuer::start_on(database.clone(), administrator.clone(), |cli| {
+        configure(cli).env("DATABASE_URL", &url)
+    })
+    .await;
+    eventually("it leads", 5, async || (publisher(&cut_off).await["role"] == "leader").then_some(())).await;
+    let other = Issuer::start_on(database, administrator, configure).await;
+    proxy.set(Line::Cut);
+    let revoked = revoke_one(&other).await;
+    edge.refuses(revoked).await;
+    assert_eq!(publisher(&cut_off).await["role"], "disconnected");
+    proxy.set(Line::Open);
+    eventually("it follows now", 8, async || (publisher(&cut_off).await["role"] == "follower").then_some(()))
+        .await;
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn a_hub_ahead_of_the_database_raises_the_alarm() {
+    let (edge, issuer) = start().await;
+    edge.set_hub(Mood::Ahead(1_000_000));
+    revoke_one(&issuer).await;
+    let line = issuer.logged("it looks restored from a backup").await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&line["level"], &line["hub_epoch"], &line["hub_seq"]),
+        (&"ERROR".into(), &1.into(), &1_000_000.into())
+    );
+    eventually("it shows", 12, async || (publisher(&issuer).await["status"] == "degraded").then_some(()))
+        .await;
+
+    // The operator's answer.
+    edge.set_hub(Mood::Fine);
+    issuer.database.execute("update publisher_state set epoch = 2").await;
+    let revoked = revoke_one(&issuer).await;
+    edge.refuses(revoked).await;
+    assert_eq!(edge.heads().last().unwrap().head.epoch, 2);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_an_edge_that_is_away() {
+    let (edge, mut issuer) = start().await;
+    edge.set_hub(Mood::Slow);
+    revoke_one(&issuer).await;
+    let started = Instant::now();
+    assert_eq!(issuer.stop().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(2));
+    let waiting: i64 = issuer.database.value("select count(*) from revocation_outbox").await;
+    assert_eq!(waiting, 1, "it is in the outbox");
+}

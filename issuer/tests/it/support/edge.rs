@@ -1,0 +1,236 @@
+//! A stand-in for the edge: hub and object store. It believes nothing: each head is verified as the real hub verifies it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::put;
+use axum::{Json, response::IntoResponse, response::Response};
+use countersign_issuer::keys::check_signature;
+use countersign_shared::revocation::{Base, Delta, Head, RevokedSet, hex};
+use countersign_shared::{Jti, KeySet};
+use serde_json::json;
+
+use super::cli::Cli;
+use super::{ISSUER, eventually};
+
+pub(crate) const PUSH_SECRET: &str = "the-hub-s-push-secret";
+pub(crate) const KV_TOKEN: &str = "the-kv-api-token";
+
+/// How a door of the edge answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Fine,
+    Failing,
+    /// Takes the request and doesn't answer for a while.
+    Slow,
+    /// Holds a head of this seq, newer than what comes.
+    Ahead(u64),
+}
+
+/// A head as it was accepted.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) head: Head,
+    pub(crate) at: Instant,
+}
+
+#[derive(Default)]
+struct Store {
+    heads: Vec<Received>,
+    objects: BTreeMap<String, Vec<u8>>,
+    hub: Option<Mood>,
+    kv: Option<Mood>,
+    attempts: u32,
+    complaints: Vec<String>,
+    forgot: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) url: String,
+    keys: Arc<KeySet>,
+    store: Arc<Mutex<Store>>,
+}
+
+impl Edge {
+    /// Knows the revocation keys of the database at `database_url`.
+    pub(crate) async fn start(database_url: &str) -> Self {
+        let exported = Cli::new(database_url).run(&["keys", "export-public", "--purpose", "revocation"]);
+        let keys = KeySet::parse(exported.expect_success().as_bytes()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let edge = Self { url, keys: Arc::new(keys), store: Arc::default() };
+        let router = Router::new()
+            .route("/_countersign/hub/head", put(hub))
+            .route("/kv/storage/kv/namespaces/{namespace}/values/{key}", put(kv))
+            .with_state(edge.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        edge
+    }
+
+    /// Settings by which an issuer publishes here.
+    pub(crate) fn configure(&self, cli: Cli) -> Cli {
+        cli.env("HUB_URL", &self.url)
+            .env("HUB_PUSH_SECRET", PUSH_SECRET)
+            .env("KV_API_BASE", &format!("{}/kv", self.url))
+            .env("KV_NAMESPACE_ID", "namespace")
+            .env("KV_API_TOKEN", KV_TOKEN)
+    }
+
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.store.lock().unwrap()
+    }
+
+    pub(crate) fn set_hub(&self, mood: Mood) {
+        self.store().hub = Some(mood);
+    }
+
+    pub(crate) fn set_kv(&self, mood: Mood) {
+        self.store().kv = Some(mood);
+    }
+
+    /// The hub's heads, oldest first.
+    pub(crate) fn heads(&self) -> Vec<Received> {
+        self.store().heads.clone()
+    }
+
+    /// How many requests came to either door.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.store().attempts
+    }
+
+    /// Loses all objects.
+    pub(crate) fn forget_objects(&self) {
+        let mut store = self.store();
+        store.objects.clear();
+        store.forgot = true;
+    }
+
+    /// What an isolate would know now: the set of the newest head; `None` while there is none, or its base isn't there.
+    pub(crate) fn revoked_set(&self) -> Option<RevokedSet> {
+        let store = self.store();
+        let head = &store.heads.last()?.head;
+        let bytes = store.objects.get(&format!("base/{}", hex(&head.base)))?;
+        let base = Base::parse(bytes, &sha256(bytes), &head.base).unwrap();
+        Some(RevokedSet::new(base, Delta::parse(&head.delta).unwrap()))
+    }
+
+    /// Waits until the edge refuses the token with this jti; how long that took.
+    pub(crate) async fn refuses(&self, jti: Jti) -> Duration {
+        let started = Instant::now();
+        eventually("the edge knows the revocation", 15, async || {
+            self.revoked_set().filter(|set| set.contains(jti.coordinate()))
+        })
+        .await;
+        self.expect_sound();
+        started.elapsed()
+    }
+
+    /// That nothing came which the real edge would have refused.
+    pub(crate) fn expect_sound(&self) {
+        assert_eq!(self.store().complaints, Vec::<String>::new());
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().try_into().unwrap()
+}
+
+async fn mood(mood: Option<Mood>) -> Option<Response> {
+    match mood {
+        None | Some(Mood::Fine) => None,
+        Some(Mood::Failing) => Some(StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+        Some(Mood::Slow) => {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Some(StatusCode::GATEWAY_TIMEOUT.into_response())
+        }
+        Some(Mood::Ahead(seq)) => {
+            let body = json!({ "code": "OLDER_HEAD", "message": "", "details": { "epoch": 1, "seq": seq } });
+            Some((StatusCode::CONFLICT, Json(body)).into_response())
+        }
+    }
+}
+
+async fn hub(State(edge): State<Edge>, headers: HeaderMap, body: String) -> Response {
+    let now = {
+        let mut store = edge.store();
+        store.attempts += 1;
+        store.hub
+    };
+    if let Some(answer) = mood(now).await {
+        return answer;
+    }
+    let mut store = edge.store();
+    if headers["authorization"] != format!("Bearer {PUSH_SECRET}") {
+        store.complaints.push("a wrong push secret".into());
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let head = match verify(&edge.keys, &body) {
+        Ok(head) => head,
+        Err(complaint) => {
+            store.complaints.push(complaint);
+            return StatusCode::BAD_REQUEST.into_response();
+        }
+    };
+    if headers["content-type"] != "application/jose" {
+        store.complaints.push("a wrong content type".into());
+    }
+    if head.fresh_until.0 <= head.as_of.0 {
+        store.complaints.push("a head that is never fresh".into());
+    }
+    if !store.forgot && !store.objects.contains_key(&format!("base/{}", hex(&head.base))) {
+        store.complaints.push("a head whose base isn't stored".into());
+    }
+    let last = store.heads.last().map(|received| received.head.clone());
+    if let Some(last) = last {
+        if (head.position(), head.as_of) < (last.position(), last.as_of) {
+            store.complaints.push(format!("{:?} after {:?}", head.position(), last.position()));
+        }
+        let content = |head: &Head| (head.base, head.delta.clone());
+        if head.position() == last.position() && content(&head) != content(&last) {
+            store.complaints.push(format!("two contents for {:?}", head.position()));
+        }
+    }
+    let position = json!({ "epoch": head.epoch, "seq": head.seq });
+    store.heads.push(Received { head, at: Instant::now() });
+    Json(position).into_response()
+}
+
+fn verify(keys: &KeySet, jws: &str) -> Result<Head, String> {
+    let prepared = Head::prepare(jws.as_bytes(), keys).map_err(|error| error.to_string())?;
+    let key = &keys.keys()[prepared.key_index()];
+    let signature = check_signature(key, prepared.signing_input(jws.as_bytes()), prepared.signature());
+    let (head, _) = prepared.finish(signature, ISSUER).map_err(|error| error.to_string())?;
+    Ok(head)
+}
+
+async fn kv(
+    State(edge): State<Edge>,
+    Path((namespace, key)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let now = {
+        let mut store = edge.store();
+        store.attempts += 1;
+        store.kv
+    };
+    if let Some(answer) = mood(now).await {
+        return answer;
+    }
+    let mut store = edge.store();
+    if namespace != "namespace" || headers["authorization"] != format!("Bearer {KV_TOKEN}") {
+        store.complaints.push("a wrong namespace or token".into());
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    if key != format!("base/{}", hex(&sha256(&body))) {
+        store.complaints.push(format!("an object called {key} that isn't"));
+    }
+    store.objects.insert(key, body.to_vec());
+    Json(json!({ "success": true })).into_response()
+}

@@ -1,0 +1,34 @@
+//! What the tests stand on.
+
+pub(crate) mod cli;
+pub(crate) mod database;
+pub(crate) mod edge;
+pub(crate) mod issuer;
+pub(crate) mod proxy;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use database::TestDatabase;
+pub(crate) use issuer::{AUDIENCE, Client, ISSUER, Issuer};
+
+/// base64 of 32 bytes.
+pub(crate) const MASTER_KEY: &str = "Y291bnRlcnNpZ24gdGVzdCBtYXN0ZXIga2V5ICMxLi4=";
+
+/// The value of a variable that the tests can't do without.
+pub(crate) fn required(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} environment variable is required: run the tests by bin/test, or set it")
+    })
+}
+
+/// Asks until the answer is some, for at most `seconds`.
+pub(crate) async fn eventually<T>(what: &str, seconds: u64, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
