@@ -71,6 +71,7 @@ export async function startSystem({ redis = false, issuer: more, edge: edgeVars 
       },
     });
     undo.push(edge.stop);
+    let starts = 1;
     const issuer = {
       url: issuerUrl(settings),
       settings,
@@ -88,7 +89,9 @@ export async function startSystem({ redis = false, issuer: more, edge: edgeVars 
         await issuer.stop();
       },
       async start() {
-        issuer.process = await startIssuer(processes, settings);
+        // Another log each time: a test may want to read them all.
+        starts += 1;
+        issuer.process = await startIssuer(processes, settings, { name: `issuer-${starts}` });
       },
     };
     await edgeReady(edge.url);

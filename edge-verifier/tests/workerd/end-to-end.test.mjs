@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { basic, request } from "../../../bin/lib/http.mjs";
@@ -200,6 +201,52 @@ describe("end to end", () => {
     assert.match(base, /^[0-9a-f]{64}$/);
     return base;
   };
+
+  test("a database restored from a backup undoes no revocation; publishing waits for the operator", async () => {
+    const client = await newClient("restored");
+    const [lost, later, good] = [await token(client), await token(client), await token(client)];
+    const [[before]] = await query(system.databaseUrl, "select seq from publisher_state");
+    await revoke(client, { token: lost });
+    await refused(lost);
+    await system.issuer.stop();
+    // What a backup from before the revocation would bring back.
+    await query(system.databaseUrl, `delete from revocation_outbox where seq > ${before}`);
+    await query(system.databaseUrl, `delete from revocations where jti = '${jtiOf(lost)}'`);
+    await query(system.databaseUrl, `update publisher_state set seq = ${before}`);
+    await system.issuer.start();
+
+    // It may count on, past what the edge has seen, and is not believed.
+    for (let n = 0; n < 5; n++) await revoke(client, { token: await token(client) });
+    await revoke(client, { token: later });
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    assert.equal((await call(lost)).status, 401);
+    assert.equal((await call(later)).status, 200);
+    const [[seq]] = await query(system.databaseUrl, "select seq from publisher_state");
+    assert.equal(seq, before, "nothing gets a number");
+    const start = performance.now();
+    const publisher = async () => (await request(`${system.issuer.url}/ready`)).body.checks.publisher;
+    while ((await publisher()).status !== "degraded") assert.ok(performance.now() - start < 15_000, "nobody is told");
+
+    await query(system.databaseUrl, "update publisher_state set epoch = epoch + 1");
+    await refused(later);
+    assert.equal((await call(good)).status, 200);
+  });
+
+  test("clients that say nothing hold up no stop", async () => {
+    const { hostname, port } = new URL(system.issuer.url);
+    const sockets = Array.from({ length: 20 }, (_, n) => {
+      const socket = connect(Number(port), hostname, () => socket.write(n % 2 ? "GET /health HTTP/1.1\r\nHost:" : ""));
+      return socket.on("error", () => undefined);
+    });
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const { process } = system.issuer;
+    const start = performance.now();
+    await system.issuer.stop();
+    assert.ok(performance.now() - start < 3_000, `${performance.now() - start} ms`);
+    assert.equal(await process.exit, "exited with status 0");
+    for (const socket of sockets) socket.destroy();
+    await system.issuer.start();
+  });
 
   test("no secret and no token is in any log", async () => {
     const logs = readdirSync(join(system.dir, "logs")).map((name) => readFileSync(join(system.dir, "logs", name), "utf8"));

@@ -63,9 +63,10 @@ pub async fn find_client(
     now: OffsetDateTime,
 ) -> Result<Option<Client>, StorageError> {
     let row = sqlx::query!(
+        // Aggregates make one row whether or not they find any. With outer joins, which columns sqlx takes to be nullable would depend
+        // on the planner's mood.
         r#"select a.tenant_id, a.agent_type, a.status, a.scopes, t.status as tenant_status,
-                  c.credential_ids, c.secret_hashes,
-                  r.identifier as "identifier?", r.token_lifetime_seconds as "token_lifetime_seconds?"
+                  c.credential_ids, c.secret_hashes, r.identifier, r.token_lifetime_seconds
            from agents a
            join tenants t using (tenant_id)
            cross join lateral (
@@ -73,9 +74,11 @@ pub async fn find_client(
                from credentials
                where agent_id = a.agent_id and status = 'active' and (expires_at is null or expires_at > $3)
            ) c
-           left join resource_servers r
-               on r.tenant_id = a.tenant_id
-               and case when $2::text is null then r.is_default else r.identifier = $2 end
+           cross join lateral (
+               select min(identifier) as identifier, min(token_lifetime_seconds) as token_lifetime_seconds
+               from resource_servers
+               where tenant_id = a.tenant_id and case when $2::text is null then is_default else identifier = $2 end
+           ) r
            where a.agent_id = $1"#,
         agent.0,
         resource,

@@ -18,10 +18,10 @@ pub async fn first(
     transaction: &mut Transaction,
 ) -> Result<Option<(TenantId, Option<AgentId>)>, StorageError> {
     let row = sqlx::query!(
-        r#"select t.tenant_id, a.agent_id as "agent_id?"
-           from tenants t left join agents a using (tenant_id)
-           order by t.created_at, t.tenant_id, a.created_at, a.agent_id
-           limit 1"#
+        r#"select tenant_id,
+                  (select agent_id from agents a where a.tenant_id = t.tenant_id order by a.created_at, agent_id limit 1)
+                      as agent_id
+           from tenants t order by created_at, tenant_id limit 1"#
     )
     .fetch_optional(&mut **transaction)
     .await?;

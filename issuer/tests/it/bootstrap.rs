@@ -129,6 +129,27 @@ async fn sealed_values_stay_in_their_rows() {
 }
 
 #[tokio::test]
+async fn a_key_that_somebody_put_into_the_table_is_not_published() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let cli = Cli::new(&database.url);
+    // Sealed like the real one, but with a public key of another's.
+    database
+        .execute(
+            "insert into signing_keys (kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private)
+             select 'mine', 'revocation', 'EdDSA', 'retiring', replace(public_jwk, kid, 'mine'), sealed_data_key, sealed_private
+             from signing_keys where purpose = 'revocation'",
+        )
+        .await;
+    cli.run(&["keys", "export-public", "--purpose", "revocation"]).expect_failure();
+    cli.run(&["serve"]).expect_failure();
+    let altered = "update signing_keys set public_jwk = replace(public_jwk, '\"x\":\"', '\"x\":\"A') where kid <> 'mine' and purpose = 'revocation'";
+    database.execute("delete from signing_keys where kid = 'mine'").await;
+    cli.run(&["keys", "export-public", "--purpose", "revocation"]).expect_success();
+    database.execute(altered).await;
+    cli.run(&["keys", "export-public", "--purpose", "revocation"]).expect_failure();
+}
+
+#[tokio::test]
 async fn shows_public_keys_and_nothing_else() {
     let database = TestDatabase::empty().await;
     let cli = Cli::new(&database.url);
@@ -137,9 +158,7 @@ async fn shows_public_keys_and_nothing_else() {
     assert_eq!(said, "there is no token key yet: run `countersign bootstrap`");
     cli.run(&["bootstrap"]).expect_success();
 
-    // Needs no master key.
-    let cli = cli.without("MASTER_KEY");
-    let list = cli.run(&["keys", "list"]).expect_success();
+    let list = cli.clone().without("MASTER_KEY").run(&["keys", "list"]).expect_success();
     assert_eq!(list.lines().count(), 3, "{list}");
     for (purpose, kty, alg) in [("token", "RSA", "RS256"), ("revocation", "OKP", "EdDSA")] {
         let jwks = json(&cli.run(&["keys", "export-public", "--purpose", purpose]).expect_success());

@@ -352,6 +352,22 @@ async fn a_hub_ahead_of_the_database_raises_the_alarm() {
 }
 
 #[tokio::test]
+async fn a_restored_database_numbers_nothing_before_the_hub_agrees() {
+    let (edge, mut issuer) = start().await;
+    issuer.stop();
+    edge.set_hub(Mood::Ahead(1_000_000));
+    let issuer = another(&edge, &issuer).await;
+    let revoked = revoke_one(&issuer).await;
+    issuer.logged("it looks restored from a backup").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let numbered: i64 = issuer.database.value("select count(seq) from revocation_outbox").await;
+    assert_eq!(numbered, 0, "else it would count past the hub and be believed");
+    issuer.database.execute("update publisher_state set epoch = epoch + 1").await;
+    edge.set_hub(Mood::Fine);
+    edge.refuses(revoked).await;
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_for_an_edge_that_is_away() {
     let (edge, mut issuer) = start().await;
     edge.set_hub(Mood::Slow);

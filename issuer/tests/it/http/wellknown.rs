@@ -67,7 +67,13 @@ async fn metadata_is_true() {
     for name in ["token_endpoint", "introspection_endpoint", "revocation_endpoint"] {
         let path = metadata[name].as_str().unwrap().strip_prefix(ISSUER).unwrap();
         assert_eq!(
-            issuer.post(path).form(&[("a", "b")]).send().await.unwrap().status(),
+            issuer
+                .post(path)
+                .form(&[("grant_type", "client_credentials"), ("token", "a")])
+                .send()
+                .await
+                .unwrap()
+                .status(),
             StatusCode::UNAUTHORIZED
         );
     }

@@ -193,7 +193,7 @@ impl Issuer {
                    select gen_random_uuid(), tenant_id, agent_id, $2 from a)
              select tenant_id::text, agent_id::text from a",
         )
-        .bind(AUDIENCE)
+        .bind("https://other.example")
         .bind(secret.hash(&secrets.pepper).as_ref())
         .fetch_one(&self.database.pool)
         .await
