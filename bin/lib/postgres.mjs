@@ -9,7 +9,7 @@ import path from "node:path";
 import { until } from "./http.mjs";
 import { Problem } from "./output.mjs";
 import { toolsDir } from "./paths.mjs";
-import { query } from "./pg-client.mjs";
+import { query } from "./database.mjs";
 import { freePort } from "./ports.mjs";
 import { run } from "./processes.mjs";
 import { keptSecret } from "./secrets.mjs";

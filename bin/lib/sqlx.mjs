@@ -7,7 +7,7 @@ import path from "node:path";
 import { migrate } from "./issuer.mjs";
 import { task } from "./output.mjs";
 import { root, shown, toolsDir } from "./paths.mjs";
-import { createDatabase } from "./pg-client.mjs";
+import { createDatabase } from "./database.mjs";
 import { cargo, targetDir } from "./rust.mjs";
 import { testIssuerSettings } from "./testing.mjs";
 

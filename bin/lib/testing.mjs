@@ -9,7 +9,7 @@ import { startDemoUpstream } from "./demo-upstream.mjs";
 import { edgeReady, startEdge } from "./edge.mjs";
 import { bootstrap, issuerUrl, migrate, revocationKeys, startIssuer } from "./issuer.mjs";
 import { Problem } from "./output.mjs";
-import { createDatabase } from "./pg-client.mjs";
+import { createDatabase } from "./database.mjs";
 import { freePort } from "./ports.mjs";
 import { Processes } from "./processes.mjs";
 

@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { basic, request } from "../../../bin/lib/http.mjs";
-import { query } from "../../../bin/lib/pg-client.mjs";
+import { query } from "../../../bin/lib/database.mjs";
 import { AUDIENCE, startSystem } from "../../../bin/lib/testing.mjs";
 
 /** Issue target: the worst of 20 revocations, locally. */
