@@ -20,12 +20,21 @@ pub const TOKEN_TYPE: &str = "at+jwt";
 pub struct Policy {
     /// The one `iss`, compared byte for byte.
     pub issuer: String,
-    /// The identifiers under which this verifier is addressed: `aud` must contain one of them.
-    pub audiences: Vec<String>,
+    /// For whom the token must be.
+    pub audiences: Audiences,
     /// By how many seconds `iat` and `nbf` may lie ahead of our clock. `exp` gets none: an expired token has expired.
     pub clock_leeway: i64,
     /// The longest token that is looked at, in bytes.
     pub max_token_bytes: usize,
+}
+
+/// For whom a token must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audiences {
+    /// `aud` must contain one of these: the identifiers under which this verifier is addressed.
+    OneOf(Vec<String>),
+    /// Whoever it is for: for the issuer, which answers questions about all the tokens it signed. Nobody may act on such a verdict.
+    Any,
 }
 
 impl Policy {
@@ -34,8 +43,9 @@ impl Policy {
     /// Default for [`Self::max_token_bytes`].
     pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-    /// The policy with default bounds.
-    pub const fn new(issuer: String, audiences: Vec<String>) -> Self {
+    /// The policy of a verifier that is addressed by any of `audiences`, with default bounds.
+    pub fn new(issuer: String, audiences: Vec<String>) -> Self {
+        let audiences = Audiences::OneOf(audiences);
         Self { issuer, audiences, clock_leeway: Self::CLOCK_LEEWAY, max_token_bytes: Self::MAX_TOKEN_BYTES }
     }
 }
@@ -86,7 +96,11 @@ impl Prepared {
         if claims.issuer != policy.issuer {
             return Err(Refusal::WrongIssuer);
         }
-        if !claims.audience.iter().any(|audience| policy.audiences.contains(audience)) {
+        let is_addressed = match &policy.audiences {
+            Audiences::OneOf(own) => claims.audience.iter().any(|audience| own.contains(audience)),
+            Audiences::Any => true,
+        };
+        if !is_addressed {
             return Err(Refusal::WrongAudience);
         }
         if claims.expires_at <= now {

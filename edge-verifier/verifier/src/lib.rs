@@ -14,6 +14,7 @@ use countersign_shared::oauth::challenge;
 use countersign_shared::revocation::{
     Base, Delta, FormatError, Head, HeadError, PreparedHead, RevokedSet, hex,
 };
+use countersign_shared::verify::Audiences;
 use countersign_shared::{KeySet, Policy, Prepared, Refusal, Signature, UnixTime, prepare as prepare_token};
 use slots::Slots;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -98,9 +99,13 @@ pub fn configure(length: usize, clock_leeway: u32) -> i32 {
 pub fn add_audience(length: usize) -> i32 {
     with(|verifier| {
         let audience = verifier.input_text(length);
-        let (Some(audience), Some(policy)) = (audience, &mut verifier.policy) else { return -1 };
-        policy.audiences.push(audience);
-        0
+        match (audience, &mut verifier.policy) {
+            (Some(audience), Some(Policy { audiences: Audiences::OneOf(own), .. })) => {
+                own.push(audience);
+                0
+            }
+            _ => -1,
+        }
     })
 }
 

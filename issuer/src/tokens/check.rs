@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use countersign_shared::verify::{AuthenticToken, Policy, Revocation, Revocations};
-use countersign_shared::{Claims, Prepared, Refusal, Signature, VerifiedToken, base64url, prepare};
-use serde_json::Value;
+use countersign_shared::verify::{Audiences, AuthenticToken, Policy, Revocation, Revocations};
+use countersign_shared::{Claims, Prepared, Refusal, Signature, VerifiedToken, prepare};
 
 use crate::app::App;
 use crate::clock;
@@ -58,12 +57,10 @@ impl std::error::Error for CheckError {}
 /// Whether we signed `token` for `audience` and it hasn't expired. Whether it was revoked is still open.
 pub fn authenticate(app: &App, token: &str, audience: Audience) -> Result<AuthenticToken, Refusal> {
     let issuer = app.issuer_url.as_str().to_owned();
-    let audiences = match audience {
-        Audience::Issuer => vec![issuer.clone()],
-        // Whatever it names: the signature, checked below, says that we put it there.
-        Audience::Any => unverified_audiences(token),
-    };
-    let policy = Policy::new(issuer, audiences);
+    let mut policy = Policy::new(issuer.clone(), vec![issuer]);
+    if audience == Audience::Any {
+        policy.audiences = Audiences::Any;
+    }
     let (prepared, signature) = check_signature_of(app, token, &policy)?;
     prepared.finish(signature, &policy, clock::now())
 }
@@ -104,21 +101,5 @@ impl Revocations for LiveState {
         } else {
             Revocation::Superseded
         }
-    }
-}
-
-/// The `aud` that the payload claims, unchecked; nothing where there is none to be read.
-fn unverified_audiences(token: &str) -> Vec<String> {
-    let payload = token.split('.').nth(1).filter(|payload| payload.len() <= Policy::MAX_TOKEN_BYTES);
-    let payload = payload.and_then(|payload| base64url::decode(payload.as_bytes()));
-    let Some(Value::Object(mut payload)) = payload.and_then(|json| serde_json::from_slice(&json).ok()) else {
-        return Vec::new();
-    };
-    match payload.remove("aud") {
-        Some(Value::String(audience)) => vec![audience],
-        Some(Value::Array(values)) => {
-            values.into_iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
-        }
-        _ => Vec::new(),
     }
 }
