@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 
 use super::error::RETRY_AFTER_SECONDS;
 use crate::app::App;
+use crate::domain::signing_key::{KeyRecord, KeyState};
 use crate::hot::Health;
 use crate::storage::schema::{self, Mismatch};
+use crate::storage::signing_keys;
 
 /// How long a probe waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,10 +43,8 @@ struct Check {
 
 /// Whether the issuer can do its work.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let (database, hot_state) = tokio::join!(database(&app), hot_state(&app));
+    let (database, keys, hot_state) = tokio::join!(database(&app), keys(&app), hot_state(&app));
     let [postgres, migrations] = database;
-    // Without keys the process would not have started.
-    let keys = Check { name: "keys", verdict: Verdict::Ready, body: json!({ "status": "ok" }) };
     let checks = [postgres, migrations, keys, hot_state, publisher(&app)];
 
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ready);
@@ -82,6 +82,24 @@ async fn database(app: &App) -> [Check; 2] {
         verdict,
         body: json!({ "status": status }),
     })
+}
+
+/// Whether the key that this process signs with is still the one that the database names.
+async fn keys(app: &App) -> Check {
+    let answer = tokio::time::timeout(PATIENCE, signing_keys::list(&app.database)).await;
+    let signs_with = app.token_keys.signer.key().kid();
+    let (verdict, status) = match answer {
+        Ok(Ok(records)) => {
+            let is_active = |record: &KeyRecord| record.kid == signs_with && record.state == KeyState::Active;
+            if records.iter().any(is_active) {
+                (Verdict::Ready, "ok")
+            } else {
+                (Verdict::Degraded, "not_active")
+            }
+        }
+        Ok(Err(_)) | Err(_) => (Verdict::Unavailable, "unknown"),
+    };
+    Check { name: "keys", verdict, body: json!({ "status": status }) }
 }
 
 async fn hot_state(app: &App) -> Check {

@@ -42,6 +42,15 @@ async fn says_what_is_ready() {
 }
 
 #[tokio::test]
+async fn a_key_that_the_database_no_longer_names_is_told() {
+    let issuer = Issuer::start().await;
+    issuer.database.execute("update signing_keys set state = 'retiring' where purpose = 'token'").await;
+    let (status, body) = ready(&issuer).await;
+    assert_eq!((status, &body["checks"]["keys"]["status"]), (StatusCode::OK, &json!("not_active")));
+    assert_eq!(body["status"], "degraded");
+}
+
+#[tokio::test]
 async fn without_redis_it_keeps_state_in_process_and_says_so() {
     let issuer = Issuer::start_with(|cli| cli.without("REDIS_URL")).await;
     assert_eq!(ready(&issuer).await.1["checks"]["hot_state"], json!({"status": "ok", "kind": "in_process"}));
