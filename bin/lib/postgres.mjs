@@ -118,7 +118,7 @@ export function serverOwner() {
 }
 
 /**
- * Where the server's files go: `dir`, unless the server's user can't get there (a project in /root); then a folder of its own.
+ * Where the server's files go: `dir`, unless the server's user can't get there (a project in root's home); then a folder of its own.
  * @param {string} dir
  * @param {Owner} owner
  */
