@@ -29,16 +29,16 @@ export class KeyFeed {
     this.#settings = settings;
   }
 
-  get loaded(): boolean {
+  get #loaded(): boolean {
     return this.#loadedAt !== -Infinity;
   }
 
   /** Whether there are keys; asks for them where there aren't, and waits. Old keys stay good for a day while the issuer is away. */
   async ready(ctx: ExecutionContext): Promise<boolean> {
     const untried = Date.now() - this.#triedAt;
-    if (!this.loaded || (Date.now() - this.#loadedAt > RENEW_AFTER_MS && untried > RETRY_AFTER_MS)) {
+    if (!this.#loaded || (Date.now() - this.#loadedAt > RENEW_AFTER_MS && untried > RETRY_AFTER_MS)) {
       const renewal = this.#flight.run(ctx, () => this.#fetch());
-      if (!this.loaded || untried > WAIT_AFTER_MS) await renewal;
+      if (!this.#loaded || untried > WAIT_AFTER_MS) await renewal;
       else ctx.waitUntil(renewal);
     }
     return Date.now() - this.#loadedAt < GOOD_FOR_MS;

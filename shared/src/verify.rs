@@ -74,7 +74,7 @@ pub enum Signature {
 impl Prepared {
     /// What the issuer once signed, whatever the time, the audience and the leeway: enough to take a token back, never to accept it. A
     /// token must be revocable when some clock is wrong, too.
-    pub fn to_be_revoked(self, signature: Signature, policy: &Policy) -> Result<Claims, Refusal> {
+    pub fn signed_claims(self, signature: Signature, policy: &Policy) -> Result<Claims, Refusal> {
         if signature == Signature::Invalid {
             return Err(Refusal::BadSignature);
         }
@@ -89,13 +89,7 @@ impl Prepared {
         policy: &Policy,
         now: UnixTime,
     ) -> Result<AuthenticToken, Refusal> {
-        if signature == Signature::Invalid {
-            return Err(Refusal::BadSignature);
-        }
-        let claims = Claims::parse(&self.payload, self.kid)?;
-        if claims.issuer != policy.issuer {
-            return Err(Refusal::WrongIssuer);
-        }
+        let claims = self.signed_claims(signature, policy)?;
         let is_addressed = match &policy.audiences {
             Audiences::OneOf(own) => claims.audience.iter().any(|audience| own.contains(audience)),
             Audiences::Any => true,

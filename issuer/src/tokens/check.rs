@@ -78,7 +78,7 @@ fn check_signature_of(app: &App, token: &str, policy: &Policy) -> Result<(Prepar
 pub fn to_be_revoked(app: &App, token: &str) -> Result<Claims, Refusal> {
     let policy = Policy::new(app.issuer_url.as_str().to_owned(), Vec::new());
     let (prepared, signature) = check_signature_of(app, token, &policy)?;
-    prepared.to_be_revoked(signature, &policy)
+    prepared.signed_claims(signature, &policy)
 }
 
 /// Whether `token` holds, all considered. A mark in the hot state is enough to refuse it; to accept it takes the database.
