@@ -14,6 +14,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
+
     /// The name as it stands in `alg`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -69,20 +69,21 @@ impl Claims {
     }
 }
 
-struct Reader<'o, 't>(&'o Object<'t>);
+/// Claims by name, of a payload that may be anyone's.
+pub(crate) struct Reader<'o, 't>(pub(crate) &'o Object<'t>);
 
 impl<'o> Reader<'o, '_> {
-    fn text(&self, name: &'static str) -> Result<&'o str, Refusal> {
+    pub(crate) fn text(&self, name: &'static str) -> Result<&'o str, Refusal> {
         let value = self.0.get(name).ok_or(Refusal::MissingClaim(name))?;
         value.as_str().ok_or(Refusal::InvalidClaim(name))
     }
 
-    fn parsed<T: core::str::FromStr>(&self, name: &'static str) -> Result<T, Refusal> {
+    pub(crate) fn parsed<T: core::str::FromStr>(&self, name: &'static str) -> Result<T, Refusal> {
         self.text(name)?.parse().map_err(|_| Refusal::InvalidClaim(name))
     }
 
     /// An integral, non-negative `NumericDate`.
-    fn time(&self, name: &'static str) -> Result<Option<UnixTime>, Refusal> {
+    pub(crate) fn time(&self, name: &'static str) -> Result<Option<UnixTime>, Refusal> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         match value.as_i64() {
             Some(seconds) if seconds >= 0 => Ok(Some(UnixTime(seconds))),
@@ -91,7 +92,7 @@ impl<'o> Reader<'o, '_> {
     }
 
     /// A string or an array of strings (RFC 7519 §4.1.3), none empty.
-    fn audience(&self) -> Result<Vec<String>, Refusal> {
+    pub(crate) fn audience(&self) -> Result<Vec<String>, Refusal> {
         let value = self.0.get("aud").ok_or(Refusal::MissingClaim("aud"))?;
         let values = match value {
             Value::Array(values) => values.as_slice(),

@@ -44,6 +44,15 @@ pub struct Jwk {
 }
 
 impl Jwk {
+    /// Reads one JWK, which must be a usable signature key.
+    pub fn parse(jwk: &[u8]) -> Result<Self, JwkError> {
+        if jwk.len() > MAX_JWKS_BYTES {
+            return Err(JwkError::TooLarge);
+        }
+        let object = Object::parse(jwk).map_err(|_| JwkError::Malformed)?;
+        Self::from_value(&Value::Object(object))?.ok_or(JwkError::Empty)
+    }
+
     /// The key id, as it stands in a token's header.
     pub fn kid(&self) -> &str {
         &self.kid

@@ -6,6 +6,7 @@
 //! Where to start reading: [`verify`], then [`revocation`].
 
 pub mod algorithm;
+pub mod assertion;
 pub mod base64url;
 pub mod claims;
 pub mod ids;

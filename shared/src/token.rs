@@ -85,7 +85,7 @@ impl<Kind> Unverified<Kind> {
 }
 
 /// Whether `typ` names `expected`; media types are case-insensitive and may omit `application/` (RFC 7515 §4.1.9).
-fn is_media_type(typ: &str, expected: &str) -> bool {
+pub(crate) fn is_media_type(typ: &str, expected: &str) -> bool {
     const PREFIX: &str = "application/";
     let bare = match typ.get(..PREFIX.len()) {
         Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => &typ[PREFIX.len()..],
