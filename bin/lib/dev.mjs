@@ -104,7 +104,7 @@ async function start(processes, ports, server) {
     server ??= await findServer(progress);
     const postgres = await startPostgres(processes, { dir: stateDir, server, durable: true, progress });
     const by = postgres.owner ? `, run by ${postgres.owner.name}` : "";
-    return { url: postgres.url, result: `private, 127.0.0.1:${new URL(postgres.url).port}${by}` };
+    return { url: postgres.issuerUrl, result: `private, 127.0.0.1:${new URL(postgres.url).port}${by}` };
   });
   const redis = await task("hot state", async () => {
     if (process.env.REDIS_URL) return { url: process.env.REDIS_URL, result: `Redis at ${hostOf(process.env.REDIS_URL)} (REDIS_URL)` };

@@ -10,9 +10,9 @@ import { run } from "./processes.mjs";
 import { cargo, targetDir } from "./rust.mjs";
 import { writeSecret } from "./secrets.mjs";
 
-/** Builds the binary `countersign`. */
-export async function buildIssuer(progress) {
-  return cargo(["build", "-p", "countersign-issuer", "--bin", "countersign"], {
+/** Builds the binary `countersign`; `profile` is cargo's `dev` or `release`. */
+export async function buildIssuer(progress, profile = "dev") {
+  return cargo(["build", "-p", "countersign-issuer", "--bin", "countersign", "--profile", profile], {
     log: path.join(toolsDir, "build-issuer.log"),
     failure: "the issuer doesn't compile",
     progress,
@@ -20,8 +20,8 @@ export async function buildIssuer(progress) {
 }
 
 /** @returns {Promise<string>} the built binary */
-export async function issuerProgram() {
-  return path.join(await targetDir(), "debug", "countersign");
+export async function issuerProgram(profile = "dev") {
+  return path.join(await targetDir(), profile === "dev" ? "debug" : profile, "countersign");
 }
 
 /**
@@ -34,6 +34,7 @@ export async function issuerProgram() {
  * @property {string} audience the first resource server's identifier
  * @property {string} edgeUrl where the hub and the objects' store are
  * @property {string} hubPushSecret
+ * @property {string} [profile] of the binary; default `dev`
  * @property {string} [issuerUrl] default `http://127.0.0.1:{port}`
  * @property {Record<string, string>} [more] further settings, by their names in the environment
  */
@@ -83,7 +84,7 @@ export function issuerEnv(settings) {
  * @returns {Promise<string>} what it printed
  */
 export async function issuerCommand(args, settings, failure) {
-  const { status, stdout, stderr } = await run(await issuerProgram(), args, {
+  const { status, stdout, stderr } = await run(await issuerProgram(settings.profile), args, {
     env: issuerEnv(settings),
     allowFailure: true,
   });
@@ -139,7 +140,7 @@ export async function revocationKeys(settings) {
  * @returns {Promise<import("./processes.mjs").Child & {url: string}>} once it answers
  */
 export async function startIssuer(processes, settings, { name = "issuer" } = {}) {
-  const child = processes.start(name, await issuerProgram(), ["serve"], { env: issuerEnv(settings) });
+  const child = processes.start(name, await issuerProgram(settings.profile), ["serve"], { env: issuerEnv(settings) });
   const url = `http://127.0.0.1:${settings.port}`;
   const answers = await until(async () => child.ended || (await request(`${url}/health`)).status === 200, { timeoutMs: 60_000 });
   if (!answers || child.ended) {

@@ -61,7 +61,7 @@ export async function runCommand({ name, dir }, main) {
   process.exit(status);
 }
 
-/** Ends a command that was called wrongly. */
+/** Ends a command that was called wrongly. @returns {never} */
 export function refuseUsage(name, message) {
   process.stderr.write(`${red("error:")} ${message}\n${bold("fix:")} ${name} --help\n`);
   process.exit(2);

@@ -3,7 +3,15 @@
 
 import fs from "node:fs";
 
-const terminal = Boolean(process.stdout.isTTY) && process.env.TERM !== "dumb";
+/** Where people read it. @type {NodeJS.WriteStream} */
+let out = process.stdout;
+
+/** From here on standard output is a program's. */
+export function toStandardError() {
+  out = process.stderr;
+}
+
+const terminal = Boolean(out.isTTY) && process.env.TERM !== "dumb";
 const colours = terminal && !process.env.NO_COLOR;
 const paint = (code) => (text) => (colours ? `\u001b[${code}m${text}\u001b[0m` : String(text));
 
@@ -68,7 +76,7 @@ export function duration(ms) {
 /** Prints one line, above the live one. */
 export function say(text = "") {
   clearLive();
-  process.stdout.write(`${text}\n`);
+  out.write(`${text}\n`);
   drawLive();
 }
 
@@ -110,7 +118,7 @@ let ticker;
 let silence = 0;
 
 function clearLive() {
-  if (drawn) process.stdout.write("\r\u001b[2K");
+  if (drawn) out.write("\r\u001b[2K");
   drawn = false;
 }
 
@@ -127,7 +135,7 @@ function elapsed(ms) {
 
 function drawLive() {
   if (!terminal || silent || running.size === 0) return;
-  process.stdout.write(`  … ${liveText()}`.slice(0, (process.stdout.columns || 80) - 1));
+  out.write(`  … ${liveText()}`.slice(0, (out.columns || 80) - 1));
   drawn = true;
 }
 
@@ -139,7 +147,7 @@ function tick() {
   } else if (Date.now() - silence >= 20_000) {
     // Without a terminal a line every 20 s says that it hasn't died.
     silence = Date.now();
-    process.stdout.write(`  … ${liveText()}\n`);
+    out.write(`  … ${liveText()}\n`);
   }
 }
 

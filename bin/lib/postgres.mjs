@@ -9,7 +9,7 @@ import path from "node:path";
 import { until } from "./http.mjs";
 import { Problem } from "./output.mjs";
 import { toolsDir } from "./paths.mjs";
-import { query } from "./database.mjs";
+import { issuerRole, query, ROLE } from "./database.mjs";
 import { freePort } from "./ports.mjs";
 import { run } from "./processes.mjs";
 import { keptSecret } from "./secrets.mjs";
@@ -155,8 +155,8 @@ function runnable(server, owner, folder) {
  * @param {import("./processes.mjs").Processes} processes
  * @param {{dir: string, server: Server, durable: boolean, progress?: (status: string) => void}} options
  *   `dir`: the state directory; `durable` false: nothing is synced, for data that need not outlive the machine's power
- * @returns {Promise<{url: string, server: Server, owner: Owner, child: import("./processes.mjs").Child}>}
- *   `url` names the superuser and the database `countersign`
+ * @returns {Promise<{url: string, issuerUrl: string, server: Server, owner: Owner, child: import("./processes.mjs").Child}>}
+ *   the database is `countersign`; `url` names the superuser, `issuerUrl` the role that issuers run as, its owner
  */
 export async function startPostgres(processes, { dir, server, durable, progress = () => {} }) {
   const owner = serverOwner();
@@ -187,7 +187,9 @@ export async function startPostgres(processes, { dir, server, durable, progress 
     );
     const url = `postgres://postgres:${password}@127.0.0.1:${port}/countersign`;
     const ready = await until(async () => child.ended || (await query(url, "select 1")).length === 1, { timeoutMs: 30_000 });
-    if (ready && !child.ended) return { url, server, owner, child };
+    if (ready && !child.ended) {
+      return { url, issuerUrl: await giveToIssuer(url), server, owner, child };
+    }
     await processes.stop(child);
     // Another program may have taken the port between our look and the server's start.
     if (attempt === 3) throw child.problem();
@@ -217,6 +219,26 @@ async function makeData({ bin, data, folder, password, owner, as, logs }) {
     fs.rmSync(passwordFile, { force: true });
     fs.rmSync(partial, { recursive: true, force: true });
   }
+}
+
+/** Makes the issuer's role the owner of the database, and of what an older version of these scripts let the superuser own. */
+async function giveToIssuer(url) {
+  const issuerUrl = await issuerRole(url);
+  const [[owner]] = await query(url, "select pg_get_userbyid(datdba) from pg_database where datname = 'countersign'");
+  if (owner === ROLE) return issuerUrl;
+  await query(
+    url,
+    `do $give$ declare name text; begin
+       for name in select format('%I', relname) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') loop
+         execute 'alter table ' || name || ' owner to ${ROLE}';
+       end loop;
+       for name in select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace loop
+         execute 'alter routine ' || name || ' owner to ${ROLE}';
+       end loop;
+       alter database countersign owner to ${ROLE};
+     end $give$`,
+  );
+  return issuerUrl;
 }
 
 /** Ends a server that a killed run left on this data folder. */

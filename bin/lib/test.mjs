@@ -31,7 +31,8 @@ const SECTIONS = [
   { name: "types", what: "tsc over the entry script and bin/", run: types },
   { name: "vectors", what: "the shared accept and reject vectors, in wasm under Node", run: () => nodeTests("vectors", "edge-verifier/tests/node/*.test.mjs") },
   { name: "workerd", what: "end to end: the built wasm in workerd", run: () => nodeTests("workerd", "edge-verifier/tests/workerd/*.test.mjs") },
-  { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/*.test.mjs") },
+  { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
+  { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
 ];
 
 const HELP = `bin/test: sets up what the tests need and runs every one of them.

@@ -38,6 +38,9 @@ export async function testIssuerSettings({ databaseUrl, edgeUrl = "http://127.0.
   };
 }
 
+/** Tests are all from one address, and in a hurry. */
+const UNLIMITED = { RATE_LIMIT_PER_IP: "1000000", RATE_LIMIT_PER_CLIENT: "1000000", RATE_LIMIT_PER_TENANT: "1000000" };
+
 /**
  * Starts everything: a fresh database, the issuer's process, the edge in workerd, the demo upstream.
  * @param {{redis?: boolean, issuer?: Record<string, string>, edge?: Record<string, string>}} [options]
@@ -56,7 +59,7 @@ export async function startSystem({ redis = false, issuer: more, edge: edgeVars 
     undo.splice(1, 0, database.drop);
     const edgePort = await freePort();
     const settings = await testIssuerSettings({
-      databaseUrl: database.url, edgeUrl: `http://127.0.0.1:${edgePort}`, more, redisUrl: redis ? testServer("TEST_REDIS_URL") : undefined,
+      databaseUrl: database.url, edgeUrl: `http://127.0.0.1:${edgePort}`, more: { ...UNLIMITED, ...more }, redisUrl: redis ? testServer("TEST_REDIS_URL") : undefined,
     });
     await migrate(settings);
     const admin = await bootstrap(settings, { dir, userDatabase: false });
@@ -95,7 +98,7 @@ export async function startSystem({ redis = false, issuer: more, edge: edgeVars 
       },
     };
     await edgeReady(edge.url);
-    return { issuer, edge, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, dir, stop };
+    return { issuer, edge, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, superuserUrl: database.superuserUrl, dir, stop };
   } catch (error) {
     await stop();
     throw error;

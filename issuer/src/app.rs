@@ -3,11 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::audit::Audit;
+use crate::clients::{Clients, Uses};
 use crate::config::{self, IssuerUrl};
 use crate::domain::signing_key::Purpose;
 use crate::failures::Failures;
+use crate::grants::imported::Imported;
 use crate::hot::{self, HotState};
 use crate::keys::{self, KeyError, Keyring, ServerSecrets};
+use crate::limits::Limits;
 use crate::publisher;
 use crate::storage::{Database, StorageError, schema};
 use crate::tokens::serials::Serials;
@@ -28,8 +32,18 @@ pub struct App {
     pub secrets: ServerSecrets,
     /// Leased serials.
     pub serials: Serials,
+    /// Records of clients, kept in memory.
+    pub clients: Clients,
+    /// When credentials were used.
+    pub uses: Uses,
+    /// Where imported secrets are checked.
+    pub imported: Imported,
+    /// What is written down of every action.
+    pub audit: Audit,
     /// Failed authentications, and how many of them are written down.
     pub failures: Failures,
+    /// On requests, failed authentications and tokens.
+    pub limits: Limits,
     /// How publishing goes.
     pub publisher: publisher::Status,
 }
@@ -46,12 +60,17 @@ impl App {
         let app = Self {
             issuer_url: config.issuer_url.clone(),
             token_lifetime: config.token_lifetime,
+            audit: Audit::start(&database, config.audit_retention),
             database,
+            limits: Limits::new(config.limits.clone(), hot.clone()),
             hot,
             token_keys,
             secrets: secrets
                 .ok_or(OpenError::Keys(KeyError::Unusable("the server's secrets are gone".into())))?,
             serials: Serials::default(),
+            clients: Clients::default(),
+            uses: Uses::default(),
+            imported: Imported::default(),
             failures: Failures::default(),
             publisher: publisher::Status::default(),
         };

@@ -1,10 +1,12 @@
 //! The issuer of Countersign.
 //!
 //! A request comes in through [`http`], which parses it and nothing more; [`grants`], [`tokens`] and [`management`] decide;
-//! [`storage`] holds the only SQL; [`keys`] signs and seals; [`publisher`] carries revocations to the edge. [`cli`] starts it all.
+//! [`storage`] holds the only SQL; [`keys`] signs and seals; [`publisher`] carries revocations to the edge; [`audit`] keeps the audit log. [`cli`] starts it all.
 
 pub mod app;
+pub mod audit;
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod domain;
@@ -13,6 +15,7 @@ pub mod grants;
 pub mod hot;
 pub mod http;
 pub mod keys;
+pub mod limits;
 pub mod management;
 pub mod publisher;
 pub mod storage;

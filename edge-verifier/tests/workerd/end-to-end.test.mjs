@@ -180,7 +180,7 @@ describe("end to end", () => {
     // Many more at once than a delta holds: the publisher makes a new base of all.
     const { exp } = JSON.parse(Buffer.from(good.split(".")[1], "base64url"));
     await query(
-      system.databaseUrl,
+      system.superuserUrl,
       `insert into revocation_outbox (shard, serial) select ${Math.floor(exp / 3600)}, 1000000 + n * 1000 from generate_series(1, 30000) n`,
     );
     const start = performance.now();
@@ -197,7 +197,7 @@ describe("end to end", () => {
 
   /** The name of the base in force. */
   const baseInForce = async () => {
-    const [[base]] = await query(system.databaseUrl, "select encode(base_sha256, 'hex') from publisher_state");
+    const [[base]] = await query(system.superuserUrl, "select encode(base_sha256, 'hex') from publisher_state");
     assert.match(base, /^[0-9a-f]{64}$/);
     return base;
   };
@@ -205,14 +205,14 @@ describe("end to end", () => {
   test("a database restored from a backup undoes no revocation; publishing waits for the operator", async () => {
     const client = await newClient("restored");
     const [lost, later, good] = [await token(client), await token(client), await token(client)];
-    const [[before]] = await query(system.databaseUrl, "select seq from publisher_state");
+    const [[before]] = await query(system.superuserUrl, "select seq from publisher_state");
     await revoke(client, { token: lost });
     await refused(lost);
     await system.issuer.stop();
     // What a backup from before the revocation would bring back.
-    await query(system.databaseUrl, `delete from revocation_outbox where seq > ${before}`);
-    await query(system.databaseUrl, `delete from revocations where jti = '${jtiOf(lost)}'`);
-    await query(system.databaseUrl, `update publisher_state set seq = ${before}`);
+    await query(system.superuserUrl, `delete from revocation_outbox where seq > ${before}`);
+    await query(system.superuserUrl, `delete from revocations where jti = '${jtiOf(lost)}'`);
+    await query(system.superuserUrl, `update publisher_state set seq = ${before}`);
     await system.issuer.start();
 
     // It may count on, past what the edge has seen, and is not believed.
@@ -221,13 +221,13 @@ describe("end to end", () => {
     await new Promise((resolve) => setTimeout(resolve, 3_000));
     assert.equal((await call(lost)).status, 401);
     assert.equal((await call(later)).status, 200);
-    const [[seq]] = await query(system.databaseUrl, "select seq from publisher_state");
+    const [[seq]] = await query(system.superuserUrl, "select seq from publisher_state");
     assert.equal(seq, before, "nothing gets a number");
     const start = performance.now();
     const publisher = async () => (await request(`${system.issuer.url}/ready`)).body.checks.publisher;
     while ((await publisher()).status !== "degraded") assert.ok(performance.now() - start < 15_000, "nobody is told");
 
-    await query(system.databaseUrl, "update publisher_state set epoch = epoch + 1");
+    await query(system.superuserUrl, "update publisher_state set epoch = epoch + 1");
     await refused(later);
     assert.equal((await call(good)).status, 200);
   });
@@ -268,8 +268,10 @@ describe("end to end", () => {
     });
     assert.equal(refusal.status, 401);
     const rows = await query(
-      system.databaseUrl,
-      `select action, outcome from audit_events where actor_agent_id = '${client.clientId}' or target_id like '%${client.clientId}%' order by 1, 2`,
+      system.superuserUrl,
+      `select action, outcome from (
+         select action, outcome, actor_agent_id, target_id from audit_events union all select action, outcome, actor_agent_id, target_id from audit_queue
+       ) event where actor_agent_id = '${client.clientId}' or target_id like '%${client.clientId}%' order by 1, 2`,
     );
     const seen = rows.map(([action, outcome]) => `${action} ${outcome}`);
     for (const expected of [/token\S* success/, /revo\S* success/, /failure/]) {

@@ -1,15 +1,29 @@
-//! The command line: `countersign serve | migrate | bootstrap | keys`.
+//! The command line; `countersign --help` lists what it can do.
 
+mod agents;
+mod audit;
 mod bootstrap;
+mod credentials;
+mod describe;
 mod keys;
 mod migrate;
+mod operator;
+mod output;
+mod resource_servers;
+mod revoke;
 mod serve;
+mod tenants;
+mod unlock;
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use countersign_shared::AgentId;
+
+use countersign_shared::TenantId;
 
 use crate::config::{Problems, Sources};
 use crate::domain::signing_key::Purpose;
@@ -33,9 +47,40 @@ enum Command {
     Migrate,
     /// Make keys, the first tenant and its administrator; safe to run again.
     Bootstrap(Bootstrap),
+    /// Take tokens back: one, or all that an agent, a credential, a tenant or a key has obtained so far.
+    #[command(after_help = REVOKE_EXAMPLES)]
+    Revoke(Revoke),
+    /// Register, look at, change and end agents.
+    #[command(subcommand)]
+    Agents(agents::Agents),
+    /// Make, change, suspend and end tenants.
+    #[command(subcommand)]
+    Tenants(tenants::Command),
+    /// Register, change and delete the APIs that a tenant's tokens are for.
+    #[command(subcommand)]
+    ResourceServers(resource_servers::Command),
+    /// Make, look at, rotate and revoke the credentials of an agent.
+    #[command(subcommand)]
+    Credentials(credentials::Credentials),
+    /// Read, verify and prune the audit log.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Let a client authenticate again that was locked out after too many failures.
+    Unlock(Unlock),
     /// Look at the signing keys.
     #[command(subcommand)]
     Keys(Keys),
+    /// Print the description of the HTTP API (`OpenAPI` 3.1), as `/openapi.json` serves it.
+    Openapi,
+    /// Print every error code of the HTTP API.
+    Errors {
+        /// As a page: `docs/reference/errors.md`.
+        #[arg(long)]
+        markdown: bool,
+        /// As a JSON array.
+        #[arg(long, conflicts_with = "markdown")]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +94,61 @@ struct Bootstrap {
     /// Print a JSON object instead of text.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  countersign unlock --client 0197a3c2-1f00-7c3e-8a51-3d1f6a2b4c5d
+  countersign unlock --client 0197a3c2-1f00-7c3e-8a51-3d1f6a2b4c5d --ip 203.0.113.7")]
+struct Unlock {
+    /// The client: an agent's id.
+    #[arg(long, value_name = "ID")]
+    client: AgentId,
+    /// Only from this address (of an IPv6 address, its /64); from everywhere without it.
+    #[arg(long)]
+    ip: Option<IpAddr>,
+    /// Print a JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+const REVOKE_EXAMPLES: &str = "\
+Examples:
+  countersign revoke --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11       every token of an agent
+  countersign revoke --jti 0189ab12-3400-8f00-9c00-000000000000 --tenant 2f0c…   one token, by its id from a log
+  countersign revoke --tenant 2f0c1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --all-of-tenant
+  countersign revoke --key 4oQ0…   every token signed with a key: kid as `countersign keys list` shows it";
+
+#[derive(Debug, Args)]
+struct Revoke {
+    #[command(flatten)]
+    what: RevokeWhat,
+    /// The tenant whose it is. Where the id alone says so it isn't needed; a jti without it is looked for in the platform's tenant.
+    #[arg(long, value_name = "ID", value_parser = revoke::tenant_id)]
+    tenant: Option<TenantId>,
+    /// Print a JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct RevokeWhat {
+    /// One token, by its id.
+    #[arg(long)]
+    jti: Option<String>,
+    /// Every token of this agent.
+    #[arg(long, value_name = "ID")]
+    agent: Option<String>,
+    /// Every token obtained with this credential.
+    #[arg(long, value_name = "ID")]
+    credential: Option<String>,
+    /// Every token of the tenant that --tenant names.
+    #[arg(long)]
+    all_of_tenant: bool,
+    /// Every token, of all tenants, that this key signed.
+    #[arg(long, value_name = "KID")]
+    key: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,8 +195,17 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve => serve::run(&sources).await,
         Command::Migrate => migrate::run(&sources).await,
         Command::Bootstrap(options) => bootstrap::run(&sources, &options).await,
+        Command::Revoke(options) => revoke::run(&sources, &options).await,
+        Command::Agents(command) => agents::run(&sources, &command).await,
+        Command::Tenants(command) => tenants::run(&sources, &command).await,
+        Command::ResourceServers(command) => resource_servers::run(&sources, &command).await,
+        Command::Credentials(command) => credentials::run(&sources, &command).await,
+        Command::Audit(command) => audit::run(&sources, command).await,
+        Command::Unlock(options) => unlock::run(&sources, &options).await,
         Command::Keys(Keys::List) => keys::list(&sources).await,
         Command::Keys(Keys::ExportPublic { purpose }) => keys::export_public(&sources, purpose.into()).await,
+        Command::Openapi => describe::openapi(),
+        Command::Errors { markdown, json } => describe::errors(markdown, json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,11 @@
 //! `countersign serve`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -13,12 +15,14 @@ use tracing::{error, info};
 
 use super::Outcome;
 use crate::app::App;
+use crate::clients::{self, Background};
 use crate::config::{Serve, Sources};
+use crate::limits::{self, Upkeep};
 use crate::publisher::{self, Publisher};
 use crate::storage::Database;
 use crate::{http, telemetry};
 
-/// How long the publisher and the database's connections may take to close, after the requests.
+/// How long the publisher, the audit log and the database's connections may take to close, after the requests.
 const CLOSING: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(sources: &Sources) -> Outcome {
@@ -59,8 +63,10 @@ impl Signals {
 
 /// The issuer at work.
 struct Running {
-    database: Database,
+    app: Arc<App>,
+    background: Background,
     publisher: Option<Publisher>,
+    limits: Upkeep,
     listeners: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
@@ -71,20 +77,33 @@ impl Running {
         let public = bind(config.address, "PORT or HOST").await?;
         let admin = bind(config.admin_address, "ADMIN_ADDRESS").await?;
         let database = Database::connect(&config.database).await?;
-        let (app, head_keys) = App::open(config, database.clone()).await?;
+        database.require_confinement().await?;
+        let (app, head_keys) = App::open(config, database).await?;
         let publisher = match &config.publisher {
             Some(publisher) => Some(publisher::start(&app, head_keys.signer, publisher)?),
             None => None,
         };
+        let background = clients::start(&app).await;
+        let limits = limits::start(&app);
         let (stop, stopping) = watch::channel(false);
         let mut listeners = JoinSet::new();
         info!(address = %public.local_addr()?, admin_address = %admin.local_addr()?, issuer = config.issuer_url.as_str(), "listening");
-        listeners.spawn(http::serve(public, http::public(app.clone()), stopping.clone()));
-        listeners.spawn(http::serve(admin, http::admin(app), stopping));
-        Ok(Self { database, publisher, listeners, stop })
+        let mut unbounded = config.limits.trusted_proxies.networks().to_vec();
+        unbounded.push(IpNet::from(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8)));
+        unbounded.push(IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        let connections = http::Connections {
+            max: config.http.max_connections,
+            max_per_ip: config.http.max_connections_per_ip,
+            // Proxies stand for everybody; and who is on this machine could do worse.
+            unbounded,
+        };
+        let router = http::public(app.clone(), config.http.allowed_origins.clone());
+        listeners.spawn(http::serve(public, router, connections.clone(), stopping.clone()));
+        listeners.spawn(http::serve(admin, http::admin(app.clone()), connections, stopping));
+        Ok(Self { app, background, publisher, limits, listeners, stop })
     }
 
-    /// Takes no more requests, waits for those under way, ends the publisher.
+    /// Takes no more requests, waits for those under way, ends the publisher and the audit log.
     async fn stop(mut self, patience: Duration) -> Outcome {
         _ = self.stop.send(true);
         let drained = timeout(patience, async { while self.listeners.join_next().await.is_some() {} }).await;
@@ -94,7 +113,10 @@ impl Running {
             if let Some(publisher) = self.publisher.take() {
                 publisher.stop().await;
             }
-            self.database.close().await;
+            self.background.stop().await;
+            self.limits.stop().await;
+            self.app.audit.stop().await;
+            self.app.database.close().await;
         });
         let closed = closed.await;
         if drained.is_err() {

@@ -2,6 +2,8 @@
 //!
 //! Each command asks for what it needs, so `migrate` runs without a master key.
 
+mod http;
+mod limits;
 mod publisher;
 mod secret;
 mod sources;
@@ -10,11 +12,16 @@ mod values;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+pub use http::{AllowedOrigins, Http};
+pub use limits::{Limits, TrustedProxies};
 pub use publisher::{KvStore, Publisher};
 pub use secret::Secret;
 pub use sources::{Problems, Sources};
-pub use values::{Database, Environment, Identifier, IssuerUrl, LogFormat, LogLevel, Telemetry};
+pub use values::{
+    AuditRetention, Database, Environment, Identifier, IssuerUrl, LogFormat, LogLevel, Telemetry,
+};
 
+use crate::domain::tenant::MAX_LIFETIME_SECONDS;
 use crate::keys::MasterKey;
 use sources::Reader;
 
@@ -56,6 +63,22 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("DATABASE_POOL_SIZE"),
     plain("STARTUP_TIMEOUT_SECONDS"),
     plain("SHUTDOWN_TIMEOUT_SECONDS"),
+    plain("CORS_ALLOWED_ORIGINS"),
+    plain("MAX_CONNECTIONS"),
+    plain("MAX_CONNECTIONS_PER_IP"),
+    plain("AUDIT_RETENTION_DAYS"),
+    plain("TRUSTED_PROXIES"),
+    plain("RATE_LIMIT_PER_IP"),
+    plain("RATE_LIMIT_PER_CLIENT"),
+    plain("RATE_LIMIT_PER_TENANT"),
+    plain("RATE_LIMIT_TOKEN"),
+    plain("RATE_LIMIT_INTROSPECT"),
+    plain("RATE_LIMIT_REVOKE"),
+    plain("RATE_LIMIT_MANAGEMENT"),
+    plain("LOCKOUT_ATTEMPTS"),
+    plain("LOCKOUT_WINDOW_MINUTES"),
+    plain("LOCKOUT_MINUTES"),
+    plain("FREE_TIER_TOKENS_PER_MONTH"),
 ];
 
 /// What `serve` needs.
@@ -79,8 +102,14 @@ pub struct Serve {
     pub token_lifetime: u32,
     /// Where revocations are published; nowhere without it.
     pub publisher: Option<Publisher>,
+    /// For how long the audit log is kept.
+    pub audit_retention: AuditRetention,
     /// How long a stop waits for requests under way.
     pub shutdown_timeout: Duration,
+    /// Who may connect, and from which pages.
+    pub http: Http,
+    /// On requests, failed authentications and tokens.
+    pub limits: Limits,
 }
 
 /// What `bootstrap` needs.
@@ -103,6 +132,33 @@ pub struct Keys {
     pub plain: Plain,
     /// Tells our keys from others.
     pub master_key: MasterKey,
+}
+
+/// What `resource-servers create` needs.
+#[derive(Debug)]
+pub struct Registration {
+    /// Logs and database.
+    pub plain: Plain,
+    /// No identifier of a tenant's.
+    pub issuer_url: IssuerUrl,
+}
+
+/// What `tenants create` needs.
+#[derive(Debug)]
+pub struct TenantCreation {
+    /// Logs, database and the master key.
+    pub keys: Keys,
+    /// No identifier of a tenant's.
+    pub issuer_url: IssuerUrl,
+}
+
+/// What `unlock` needs.
+#[derive(Debug)]
+pub struct Unlock {
+    /// Logs and database.
+    pub plain: Plain,
+    /// Where lockouts are; the running issuers see to it where it isn't known here.
+    pub redis_url: Option<Secret>,
 }
 
 /// What `migrate` and `keys list` need.
@@ -130,9 +186,14 @@ impl Serve {
             SocketAddr::from(([127, 0, 0, 1], 9090)),
             "an IP address and port",
         );
-        let token_lifetime = reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=86_400, " seconds");
+        let token_lifetime =
+            reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=MAX_LIFETIME_SECONDS, " seconds");
         let publisher = Publisher::read(&mut reader, telemetry.environment);
+        let audit_retention = AuditRetention::read(&mut reader);
         let shutdown_timeout = reader.integer("SHUTDOWN_TIMEOUT_SECONDS", 30, 1..=3600, " seconds");
+        let http = Http::read(&mut reader, telemetry.environment);
+
+        let limits = Limits::read(&mut reader);
 
         let address = SocketAddr::new(host, port);
         if address == admin_address && port != 0 {
@@ -151,7 +212,10 @@ impl Serve {
             admin_address,
             token_lifetime,
             publisher,
+            audit_retention,
             shutdown_timeout: Duration::from_secs(shutdown_timeout.into()),
+            http,
+            limits,
         }))
     }
 }
@@ -186,6 +250,68 @@ impl Keys {
                 .zip(master_key)
                 .map(|(database, master_key)| Self { plain: Plain { telemetry, database }, master_key }),
         )
+    }
+}
+
+impl Registration {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let issuer_url = IssuerUrl::read(&mut reader, telemetry.environment);
+        reader.finish(
+            database
+                .zip(issuer_url)
+                .map(|(database, issuer_url)| Self { plain: Plain { telemetry, database }, issuer_url }),
+        )
+    }
+}
+
+impl TenantCreation {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let master_key = values::master_key(&mut reader);
+        let issuer_url = IssuerUrl::read(&mut reader, telemetry.environment);
+        let required = database.zip(master_key).zip(issuer_url);
+        reader.finish(required.map(|((database, master_key), issuer_url)| Self {
+            keys: Keys { plain: Plain { telemetry, database }, master_key },
+            issuer_url,
+        }))
+    }
+}
+
+/// What `audit prune` needs.
+#[derive(Debug)]
+pub struct Prune {
+    /// Logs and database.
+    pub plain: Plain,
+    /// For how long the audit log is kept.
+    pub audit_retention: AuditRetention,
+}
+
+impl Prune {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let audit_retention = AuditRetention::read(&mut reader);
+        reader.finish(database.map(|database| Self { plain: Plain { telemetry, database }, audit_retention }))
+    }
+}
+
+impl Unlock {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let redis_url = values::redis_url(&mut reader);
+        reader.finish(database.map(|database| Self { plain: Plain { telemetry, database }, redis_url }))
     }
 }
 

@@ -146,6 +146,19 @@ impl fmt::Debug for Database {
     }
 }
 
+/// For how long the audit log is kept, in days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditRetention {
+    /// 1 to 36,500.
+    pub days: u32,
+}
+
+impl AuditRetention {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self { days: reader.integer("AUDIT_RETENTION_DAYS", 90, 1..=36_500, " days") }
+    }
+}
+
 /// The issuer's identifier (RFC 8414 §2): an https URL without query, fragment and trailing slash, in its canonical spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerUrl {

@@ -1,6 +1,7 @@
-//! Client secrets. Format: `docs/reference/formats.md`.
+//! Client secrets: ours (format: `docs/reference/formats.md`), and hashes of those that come from other systems.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::{hmac, rand};
@@ -53,10 +54,15 @@ impl ClientSecret {
         }
     }
 
+    /// Whether `text` was meant to be one of ours.
+    pub fn is_mistyped(text: &str) -> bool {
+        text.starts_with(PREFIX) && Self::parse(text).is_err()
+    }
+
     /// What is stored of it. A plain HMAC is enough: nobody guesses 256 random bits, and a slow hash would let anyone keep the
     /// token endpoint busy.
     pub fn hash(&self, pepper: &hmac::Key) -> hmac::Tag {
-        hmac::sign(pepper, self.0.as_bytes())
+        hash(pepper, &self.0)
     }
 
     /// The secret itself, for the one response that shows it.
@@ -68,6 +74,49 @@ impl ClientSecret {
 impl fmt::Debug for ClientSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("csk_[redacted]")
+    }
+}
+
+/// What is stored of the secret `text`, ours or imported.
+pub fn hash(pepper: &hmac::Key, text: &str) -> hmac::Tag {
+    hmac::sign(pepper, text.as_bytes())
+}
+
+/// The bcrypt hash of a secret that another system made: `$2a$`, `$2b$` or `$2y$`, the cost within [`Self::COSTS`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct BcryptHash(String);
+
+impl BcryptHash {
+    /// The costs that are taken. At 14 a check takes a CPU about a second.
+    pub const COSTS: RangeInclusive<u32> = 4..=14;
+    /// The longest secret that is checked, in bytes: of a longer one bcrypt would look at this much, and the rest be anything.
+    pub const MAX_SECRET_BYTES: usize = 72;
+
+    /// Checks the form; `None` where it isn't one that we take.
+    pub fn parse(text: &str) -> Option<Self> {
+        let known = ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| text.starts_with(prefix));
+        let cost = text.parse::<bcrypt::HashParts>().ok().map(|parts| parts.get_cost())?;
+        // Sixty characters: salt and hash behind the prefix and a cost of two digits.
+        (known && text.len() == 60 && Self::COSTS.contains(&cost)).then(|| Self(text.to_owned()))
+    }
+
+    /// Whether it is the hash of `secret`. Takes long, on purpose: not on an async thread.
+    pub fn is_of(&self, secret: &str) -> bool {
+        // bcrypt ends at a NUL or goes round, so that several secrets would have one hash.
+        secret.len() <= Self::MAX_SECRET_BYTES
+            && !secret.chars().any(char::is_control)
+            && bcrypt::verify(secret, &self.0).unwrap_or(false)
+    }
+
+    /// As it was imported, for the database.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BcryptHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("$2_[redacted]")
     }
 }
 
@@ -122,5 +171,31 @@ mod tests {
         {
             assert_eq!(ClientSecret::parse(other).unwrap_err(), InvalidSecret, "{other}");
         }
+    }
+
+    #[test]
+    fn bcrypt_hashes_of_bounded_cost_only() {
+        let hash = bcrypt::hash("the secret", 4).unwrap();
+        for prefix in ["$2a$", "$2b$", "$2y$"] {
+            let hash = BcryptHash::parse(&hash.replace("$2b$", prefix)).unwrap();
+            assert!(hash.is_of("the secret") && !hash.is_of("the secret ") && !hash.is_of(""));
+            assert_eq!(format!("{hash:?}"), "$2_[redacted]");
+        }
+        for other in [
+            "",
+            "$2b$04$",
+            &hash.replace("$2b$", "$2x$"),
+            &hash.replace("$04$", "$15$"),
+            &hash.replace("$04$", "$03$"),
+            &hash[..59],
+            &format!("{hash}a"),
+        ] {
+            assert!(BcryptHash::parse(other).is_none(), "{other}");
+        }
+        let long = "a".repeat(72);
+        let hash = BcryptHash::parse(&bcrypt::hash(&long, 4).unwrap()).unwrap();
+        assert!(hash.is_of(&long) && !hash.is_of(&format!("{long}b")), "bcrypt itself sees no difference");
+        let hash = BcryptHash::parse(&bcrypt::hash("a", 4).unwrap()).unwrap();
+        assert!(!hash.is_of("a\0a"), "nor here");
     }
 }

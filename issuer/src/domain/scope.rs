@@ -5,11 +5,23 @@ use std::fmt;
 
 use countersign_shared::oauth::is_scope_token;
 
+/// Reads the tenant's audit log.
+pub const AUDIT_READ: &str = "audit:read";
+/// Lists credentials.
+pub const CREDENTIALS_READ: &str = "credentials:read";
+/// Reads the tenant's resource servers.
+pub const RESOURCE_SERVERS_READ: &str = "resource_servers:read";
+/// Registers and changes the tenant's resource servers.
+pub const RESOURCE_SERVERS_WRITE: &str = "resource_servers:write";
+/// Reads every tenant: the platform's.
+pub const TENANTS_READ: &str = "tenants:read";
+/// Makes and changes tenants: the platform's.
+pub const TENANTS_WRITE: &str = "tenants:write";
 /// Reads agents.
 pub const AGENTS_READ: &str = "agents:read";
-/// Registers agents.
+/// Registers, changes, suspends and decommissions agents.
 pub const AGENTS_WRITE: &str = "agents:write";
-/// Makes credentials.
+/// Makes, rotates and revokes credentials.
 pub const CREDENTIALS_WRITE: &str = "credentials:write";
 /// Introspects the tokens of the whole tenant.
 pub const TOKENS_INTROSPECT: &str = "tokens:introspect";
@@ -17,8 +29,22 @@ pub const TOKENS_INTROSPECT: &str = "tokens:introspect";
 pub const TOKENS_REVOKE: &str = "tokens:revoke";
 
 /// The scopes of the issuer's own API. They go into tokens for the issuer and into no others; all else is the tenant's.
-pub const MANAGEMENT: [&str; 5] =
-    [AGENTS_READ, AGENTS_WRITE, CREDENTIALS_WRITE, TOKENS_INTROSPECT, TOKENS_REVOKE];
+pub const MANAGEMENT: [&str; 11] = [
+    AGENTS_READ,
+    AGENTS_WRITE,
+    AUDIT_READ,
+    CREDENTIALS_READ,
+    CREDENTIALS_WRITE,
+    RESOURCE_SERVERS_READ,
+    RESOURCE_SERVERS_WRITE,
+    TENANTS_READ,
+    TENANTS_WRITE,
+    TOKENS_INTROSPECT,
+    TOKENS_REVOKE,
+];
+
+/// Those of them that reach beyond one tenant: only agents of the platform's tenant may have them.
+pub const PLATFORM: [&str; 2] = [TENANTS_READ, TENANTS_WRITE];
 
 /// A set of scopes, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,9 +55,14 @@ pub struct Scopes(BTreeSet<String>);
 pub struct InvalidScope;
 
 impl Scopes {
-    /// Every management scope: an administrator's.
-    pub fn management() -> Self {
+    /// Every management scope: the platform administrator's.
+    pub fn platform_administrator() -> Self {
         MANAGEMENT.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Every management scope within a tenant: its administrator's.
+    pub fn tenant_administrator() -> Self {
+        MANAGEMENT.into_iter().filter(|scope| !PLATFORM.contains(scope)).map(str::to_owned).collect()
     }
 
     /// From the OAuth parameter `scope` (RFC 6749 §3.3): tokens with single spaces between them.

@@ -2,15 +2,15 @@
 
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::OauthError;
-use super::client_auth::{self, Authenticated, Presented};
+use super::client_auth::{self, Authenticated, Endpoint, Presented};
 use crate::app::App;
-use crate::clock;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::scope::Scopes;
-use crate::storage::audit;
-use crate::storage::credentials::Client;
+use crate::domain::tenant::ResourceServer;
+use crate::storage::clients::Client;
 use crate::tokens::mint::{self, Grant};
 
 /// What a client asks for.
@@ -25,7 +25,7 @@ pub struct Request {
 }
 
 /// A successful answer (RFC 6749 §5.1).
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Issued {
     access_token: String,
     token_type: &'static str,
@@ -34,17 +34,25 @@ pub struct Issued {
     scope: String,
 }
 
-/// Issues a token to who presents a client's credentials. Two round trips to the database: the client, the audit row.
+/// Issues a token to who presents a client's credentials. With its records in memory the database is asked for one thing: to take the audit row, which
+/// it shares with whoever else is issued a token at that moment.
 pub async fn issue(
     app: &App,
     presented: &Presented,
     request: Request,
     origin: &Origin,
 ) -> Result<Issued, OauthError> {
-    let authenticated =
-        client_auth::authenticate(app, presented, request.resource.as_deref(), origin).await?;
-    let grant = decide(app, authenticated, request)?;
-    let unsigned = mint::prepare(app, &grant, clock::now()).await?;
+    let mut authenticated = client_auth::authenticate(app, presented, Endpoint::Token, origin).await?;
+    if mint::wait_out(authenticated.not_before, authenticated.at).await? {
+        authenticated = client_auth::look_again(app, &authenticated, origin).await?;
+    }
+    let (tenant, resource) = (authenticated.client.tenant_id, request.resource.as_deref());
+    let resource_server = app.clients.resource_server(&app.database, tenant, resource).await?;
+    let grant = decide(app, &authenticated, resource_server.as_deref(), request)?;
+    let now = authenticated.at;
+    // A token that isn't issued in the end goes back to the quota.
+    let unit = app.limits.take_token(&app.database, grant.tenant, authenticated.tenant.quota(), now).await?;
+    let unsigned = mint::prepare(app, &grant, now).await?;
 
     let event = Event::done(grant.tenant, grant.agent, Action::TokenIssued, origin)
         .on(TargetType::Token, &unsigned.jti)
@@ -54,18 +62,24 @@ pub async fn issue(
             "expires_in": grant.lifetime,
             "credential_id": grant.credential,
         }));
-    // Signing takes as long as the insert, so they share the time. Nothing is handed out before both are done.
+    // Signing takes about as long as the write, so they share the time. Nothing is handed out before both are done.
     let signed = async { unsigned.sign(app).await.map_err(OauthError::from) };
-    let recorded = async { audit::record(&app.database, &event).await.map_err(OauthError::from) };
+    let recorded = async { app.audit.record(&event).await.map_err(OauthError::from) };
     let (access_token, ()) = tokio::try_join!(signed, recorded)?;
+    app.limits.issued(unit, grant.agent, now);
 
     let scope = grant.scope.to_string();
     Ok(Issued { access_token, token_type: "Bearer", expires_in: grant.lifetime, scope })
 }
 
-fn decide(app: &App, authenticated: Authenticated, request: Request) -> Result<Grant, OauthError> {
-    let Authenticated { client, credential } = authenticated;
-    let (audience, longest, applicable) = audience(app, &client, request.resource)?;
+fn decide(
+    app: &App,
+    authenticated: &Authenticated,
+    resource_server: Option<&ResourceServer>,
+    request: Request,
+) -> Result<Grant, OauthError> {
+    let client = &authenticated.client;
+    let (audience, longest, applicable) = audience(app, client, resource_server, request.resource)?;
 
     let scope = match request.scope {
         None => applicable,
@@ -83,14 +97,23 @@ fn decide(app: &App, authenticated: Authenticated, request: Request) -> Result<G
     if !(1..=longest).contains(&lifetime) {
         return Err(OauthError::InvalidRequest(format!("expires_in must be 1 to {longest} seconds here")));
     }
-    let Client { agent_id: agent, tenant_id: tenant, agent_type, .. } = client;
-    Ok(Grant { agent, tenant, credential, agent_type, audience, scope, lifetime })
+    Ok(Grant {
+        agent: client.agent_id,
+        tenant: client.tenant_id,
+        credential: authenticated.credential,
+        agent_type: client.agent_type,
+        audience,
+        scope,
+        lifetime,
+        not_before: authenticated.not_before,
+    })
 }
 
 /// For whom the token is, how long it may live, and which of the agent's scopes apply there.
 fn audience(
     app: &App,
     client: &Client,
+    resource_server: Option<&ResourceServer>,
     resource: Option<String>,
 ) -> Result<(String, u32, Scopes), OauthError> {
     if let Some(resource) = &resource
@@ -98,7 +121,7 @@ fn audience(
     {
         return Ok((resource.clone(), app.token_lifetime, client.scopes.for_issuer()));
     }
-    match (&client.resource_server, resource) {
+    match (resource_server, resource) {
         // A resource server registered under the issuer's own identifier (say, before ISSUER_URL was changed) gets no tokens by
         // default either.
         (Some(server), _) if server.identifier != app.issuer_url.as_str() => {

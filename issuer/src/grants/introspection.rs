@@ -4,10 +4,11 @@ use countersign_shared::Claims;
 use serde_json::{Value, json};
 
 use super::OauthError;
-use super::client_auth::{self, Authenticated, Presented};
+use super::client_auth::{self, Authenticated, Endpoint, Presented};
 use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::scope::TOKENS_INTROSPECT;
+use crate::storage::{StorageError, revocations};
 use crate::tokens::check::{self, Audience, CheckError};
 
 /// Says what `token` is, to a client that may know. A lost database is an error, never an inactive token.
@@ -17,18 +18,26 @@ pub async fn introspect(
     token: &str,
     origin: &Origin,
 ) -> Result<Value, OauthError> {
-    let caller = client_auth::authenticate(app, presented, None, origin).await?;
+    let caller = client_auth::authenticate(app, presented, Endpoint::Introspection, origin).await?;
     match check::verify(app, token, Audience::Any).await {
-        Ok(verified) if may_know(&caller, verified.claims()) => Ok(describe(verified.claims())),
+        Ok((verified, _)) if may_know(app, &caller, verified.claims()).await? => {
+            Ok(describe(verified.claims()))
+        }
         Ok(_) | Err(CheckError::Refused(_) | CheckError::Ended(..)) => Ok(json!({ "active": false })),
         Err(CheckError::Storage(error)) => Err(error.into()),
     }
 }
 
-fn may_know(caller: &Authenticated, claims: &Claims) -> bool {
+/// An agent may know about its own tokens, a resource server about those that are for it, an administrator about all of its tenant.
+async fn may_know(app: &App, caller: &Authenticated, claims: &Claims) -> Result<bool, StorageError> {
     let client = &caller.client;
-    claims.tenant == client.tenant_id
-        && (claims.subject == client.agent_id || client.scopes.contains(TOKENS_INTROSPECT))
+    if claims.tenant != client.tenant_id {
+        return Ok(false);
+    }
+    if claims.subject == client.agent_id || client.scopes.contains(TOKENS_INTROSPECT) {
+        return Ok(true);
+    }
+    revocations::is_audience(&app.database, client.tenant_id, client.agent_id, &claims.audience).await
 }
 
 fn describe(claims: &Claims) -> Value {

@@ -2,13 +2,16 @@
 
 pub mod client_auth;
 pub mod client_credentials;
+pub mod imported;
 pub mod introspection;
 pub mod revocation;
 
 use std::fmt;
 
 use crate::keys::SignError;
+use crate::limits::{Limited, LockedOut, QuotaError, RateLimited};
 use crate::storage::StorageError;
+use crate::tokens::mint::MintError;
 use crate::tokens::serials::SerialError;
 
 /// Why an OAuth request gets no for an answer (RFC 6749 §5.2, RFC 8707 §2, RFC 7009 §2.2.1).
@@ -26,6 +29,8 @@ pub enum OauthError {
     InvalidScope(String),
     /// No such resource server.
     InvalidTarget(String),
+    /// One too many.
+    Limited(Limited),
     /// The database can't be reached.
     Unavailable(String),
     /// Ours; the text is for the log.
@@ -35,6 +40,27 @@ pub enum OauthError {
 impl OauthError {
     pub(crate) fn invalid_request(problem: impl Into<String>) -> Self {
         Self::InvalidRequest(problem.into())
+    }
+}
+
+impl From<RateLimited> for OauthError {
+    fn from(limited: RateLimited) -> Self {
+        Self::Limited(Limited::Rate(limited))
+    }
+}
+
+impl From<LockedOut> for OauthError {
+    fn from(locked_out: LockedOut) -> Self {
+        Self::Limited(Limited::LockedOut(locked_out))
+    }
+}
+
+impl From<QuotaError> for OauthError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::UsedUp(used_up) => Self::Limited(Limited::Quota(used_up)),
+            QuotaError::Storage(error) => error.into(),
+        }
     }
 }
 
@@ -56,6 +82,15 @@ impl From<SerialError> for OauthError {
     }
 }
 
+impl From<MintError> for OauthError {
+    fn from(error: MintError) -> Self {
+        match error {
+            MintError::Serial(error) => error.into(),
+            MintError::Ended => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
 impl From<SignError> for OauthError {
     fn from(error: SignError) -> Self {
         Self::Server(error.to_string())
@@ -70,6 +105,7 @@ impl fmt::Display for OauthError {
             | Self::InvalidTarget(text)
             | Self::Unavailable(text)
             | Self::Server(text) => f.write_str(text),
+            Self::Limited(limited) => limited.fmt(f),
             Self::UnauthorizedClient(text) => f.write_str(text),
             Self::InvalidClient => f.write_str("client authentication failed"),
             Self::UnsupportedGrantType => f.write_str("the grant type is not supported"),

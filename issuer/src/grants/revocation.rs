@@ -3,7 +3,7 @@
 use countersign_shared::Jti;
 
 use super::OauthError;
-use super::client_auth::{self, Authenticated, Presented};
+use super::client_auth::{self, Authenticated, Endpoint, Presented};
 use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::scope::TOKENS_REVOKE;
@@ -26,7 +26,8 @@ pub async fn revoke(
     subject: &Subject,
     origin: &Origin,
 ) -> Result<(), OauthError> {
-    let Authenticated { client, .. } = client_auth::authenticate(app, presented, None, origin).await?;
+    let Authenticated { client, .. } =
+        client_auth::authenticate(app, presented, Endpoint::Revocation, origin).await?;
     let for_all = client.scopes.contains(TOKENS_REVOKE);
     let jti = match subject {
         Subject::Token(token) => {
@@ -49,6 +50,6 @@ pub async fn revoke(
             .filter(|jti| jti::is_ours(&app.secrets.jti_tag, *jti, client.tenant_id))
             .ok_or_else(|| OauthError::invalid_request("jti is not that of a token of this tenant"))?,
     };
-    revoke::revoke(app, client.tenant_id, client.agent_id, jti, origin).await?;
+    revoke::revoke(app, client.tenant_id, Some(client.agent_id), jti, origin).await?;
     Ok(())
 }

@@ -1,21 +1,29 @@
 //! Hot state of one process.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use countersign_shared::Jti;
+use countersign_shared::{AgentId, Jti};
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Health, HotState};
+use super::{Attempts, Counted, Health, HotState, MonthlyCount, OutOfReach};
+use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate, Subject};
 
 /// Above this many marks the next one first clears out those that have lapsed.
 const SWEEP_ABOVE: usize = 10_000;
+/// Subjects, and pairs, that are remembered at once: some 10 MB of each.
+const MAX_ENTRIES: usize = 100_000;
+/// A full map is searched for what has lapsed this often at most.
+const SWEEP_EVERY: u64 = 1_000;
 
-/// Marks in memory, with the instant up to which each counts.
+/// Marks in memory, with the instant up to which each counts; counters; lockouts.
 #[derive(Default)]
 pub struct InProcess {
     revoked: Mutex<Marks>,
+    rates: Mutex<Bounded<Subject, Windows>>,
+    pairs: Mutex<Bounded<Pair, Failures>>,
 }
 
 #[derive(Default)]
@@ -23,6 +31,54 @@ struct Marks {
     until: HashMap<Jti, Instant>,
     /// So that a sweep that finds nothing isn't repeated with every mark.
     sweep_above: usize,
+}
+
+/// The counts of a window and the one before.
+#[derive(Default)]
+struct Windows {
+    window: u64,
+    counts: Counts,
+}
+
+impl Windows {
+    /// As they are seen from `window`.
+    fn seen_from(&self, window: u64) -> Counts {
+        match window.checked_sub(self.window) {
+            // A clock that was set back is in the same window.
+            None | Some(0) => self.counts,
+            Some(1) => Counts { current: 0, previous: self.counts.current },
+            Some(_) => Counts::default(),
+        }
+    }
+}
+
+/// When a pair failed, newest last, and until when it is locked out; in milliseconds.
+#[derive(Default)]
+struct Failures {
+    at: VecDeque<u64>,
+    /// From when on the failures don't count.
+    lapse: u64,
+    locked_until: u64,
+}
+
+impl Failures {
+    fn lapsed(&self, now: Moment) -> bool {
+        now.millis >= self.lapse && now.millis >= self.locked_until
+    }
+}
+
+impl InProcess {
+    fn pairs(&self) -> MutexGuard<'_, Bounded<Pair, Failures>> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over a lockout that is known from elsewhere.
+    pub(super) fn lock_out(&self, pair: Pair, left: Duration, now: Moment) {
+        let until = now.millis + u64::try_from(left.as_millis()).unwrap_or(u64::MAX / 2);
+        let mut pairs = self.pairs();
+        let failures = pairs.entry(pair, now, |failures| failures.lapsed(now));
+        failures.locked_until = failures.locked_until.max(until);
+    }
 }
 
 impl HotState for InProcess {
@@ -47,7 +103,192 @@ impl HotState for InProcess {
         Box::pin(ready(Some(revoked)))
     }
 
+    fn count<'a>(&'a self, rates: &'a [Rate], now: Moment) -> BoxFuture<'a, Counted> {
+        let (window, elapsed) = (now.window(), now.elapsed());
+        let mut map = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = |rate: &Rate| map.entries.get(&rate.subject).map(|windows| windows.seen_from(window));
+        let counts: Vec<Counts> = rates.iter().map(|rate| seen(rate).unwrap_or_default()).collect();
+        let has_room = rates.iter().zip(&counts).all(|(rate, counts)| counts.has_room(rate.limit, elapsed));
+        if has_room {
+            for (rate, counts) in rates.iter().zip(&counts) {
+                let windows = map.entry(rate.subject, now, |windows| windows.window + 1 < window);
+                let counts = Counts { current: counts.current + 1, ..*counts };
+                *windows = Windows { window: windows.window.max(window), counts };
+            }
+        }
+        Box::pin(ready(Counted { has_room, counts }))
+    }
+
+    fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts> {
+        let pairs = self.pairs();
+        let attempts = pairs.entries.get(&pair).map(|failures| {
+            let left = failures.locked_until.saturating_sub(now.millis);
+            Attempts {
+                locked_for: (left > 0).then(|| Duration::from_millis(left)),
+                failed: !failures.at.is_empty() && now.millis < failures.lapse,
+            }
+        });
+        Box::pin(ready(attempts.unwrap_or_default()))
+    }
+
+    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, bool> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2);
+        let attempts = usize::try_from(policy.attempts).unwrap_or(usize::MAX);
+        let mut pairs = self.pairs();
+        let failures = pairs.entry(pair, now, |failures| failures.lapsed(now));
+        if failures.locked_until > now.millis {
+            return Box::pin(ready(false));
+        }
+        failures.at.push_back(now.millis);
+        while failures.at.len() > attempts {
+            failures.at.pop_front();
+        }
+        failures.lapse = now.millis + millis(policy.window);
+        let first = failures.at.front().copied().unwrap_or(now.millis);
+        let locks = failures.at.len() >= attempts && now.millis.saturating_sub(first) < millis(policy.window);
+        if locks {
+            failures.at.clear();
+            failures.locked_until = now.millis + millis(policy.lockout);
+        }
+        Box::pin(ready(locks))
+    }
+
+    fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()> {
+        self.pairs().entries.remove(&pair);
+        Box::pin(ready(()))
+    }
+
+    fn unlock(&self, client: AgentId, network: Option<Network>) -> BoxFuture<'_, Result<(), OutOfReach>> {
+        self.pairs().entries.retain(|pair, _| {
+            pair.client != Some(client) || network.is_some_and(|network| pair.network != network)
+        });
+        Box::pin(ready(Ok(())))
+    }
+
+    /// There is nobody to show them to.
+    fn add_monthly<'a>(&'a self, _: &'a [MonthlyCount]) -> BoxFuture<'a, Result<(), OutOfReach>> {
+        Box::pin(ready(Ok(())))
+    }
+
     fn health(&self) -> BoxFuture<'_, Health> {
         Box::pin(ready(Health::Ok))
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
+/// A map of at most [`MAX_ENTRIES`].
+struct Bounded<K, V> {
+    entries: HashMap<K, V>,
+    swept: u64,
+}
+
+impl<K, V> Default for Bounded<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), swept: 0 }
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Default> Bounded<K, V> {
+    /// The entry of `key`. A new one takes the place of those that have `lapsed` or, where none has, of any: so many at once are an attack, and
+    /// whom it costs is left to chance.
+    fn entry(&mut self, key: K, now: Moment, lapsed: impl Fn(&V) -> bool) -> &mut V {
+        if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&key) {
+            if now.millis.abs_diff(self.swept) >= SWEEP_EVERY {
+                self.swept = now.millis;
+                self.entries.retain(|_, value| !lapsed(value));
+            }
+            if self.entries.len() >= MAX_ENTRIES
+                && let Some(any) = self.entries.keys().next().copied()
+            {
+                self.entries.remove(&any);
+            }
+        }
+        self.entries.entry(key).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn at(millis: u64) -> Moment {
+        Moment { millis }
+    }
+
+    fn pair(host: u8) -> Pair {
+        Pair::new("01234567-89ab-cdef-0123-456789abcdef".parse().ok(), [192, 0, 2, host].into())
+    }
+
+    fn rate(host: u32, limit: u32) -> Rate {
+        Rate { subject: Subject::Ip(Network::of(std::net::Ipv4Addr::from_bits(host).into())), limit }
+    }
+
+    #[test]
+    fn counts_under_every_limit_or_under_none() {
+        let state = InProcess::default();
+        let count = |limits: &[Rate], now| state.count(limits, at(now)).now_or_never().unwrap().has_room;
+        let both = [rate(1, 3), rate(2, 2)];
+        assert_eq!([0, 1, 2].map(|now| count(&both, now)), [true, true, false]);
+        assert!(count(&both[..1], 3), "what was refused wasn't counted");
+        assert!(!count(&both[..1], 4));
+        // Half of the three have faded; a minute later all have.
+        assert!(count(&both[..1], 90_000) && !count(&both[..1], 90_001));
+        assert!(count(&both, 180_000) && count(&both, 180_000));
+    }
+
+    #[test]
+    fn locks_out_after_so_many_failures_in_any_window() {
+        let state = InProcess::default();
+        let policy = LockoutPolicy { attempts: 3, window: MINUTE, lockout: MINUTE * 2 };
+        let failed = |host, now| state.failed(pair(host), &policy, at(now)).now_or_never().unwrap();
+        let locked = |host, now| state.attempts(pair(host), at(now)).now_or_never().unwrap().locked_for;
+        assert!(!failed(1, 0) && !failed(1, 50_000) && !failed(1, 60_000), "the first was a minute ago");
+        assert_eq!(locked(1, 60_001), None);
+        assert!(failed(1, 60_001));
+        assert!(!failed(1, 60_002), "it is already");
+        assert_eq!(locked(1, 60_001), Some(MINUTE * 2));
+        assert_eq!(locked(2, 60_001), None, "elsewhere it isn't");
+        assert_eq!(locked(1, 180_001), None);
+        assert!(!failed(1, 180_001) && !failed(1, 180_002) && failed(1, 180_003), "afresh");
+
+        // A success makes the failures forgotten.
+        assert!(!failed(3, 0) && !failed(3, 1));
+        assert!(state.attempts(pair(3), at(2)).now_or_never().unwrap().failed);
+        state.forget_failures(pair(3)).now_or_never();
+        assert_eq!(state.attempts(pair(3), at(2)).now_or_never().unwrap(), Attempts::default());
+    }
+
+    #[test]
+    fn unlocks_one_address_or_all() {
+        let state = InProcess::default();
+        let locked = |host| state.attempts(pair(host), at(1)).now_or_never().unwrap().locked_for.is_some();
+        let unlock = |network| state.unlock(pair(1).client.unwrap(), network).now_or_never();
+        for host in 1..=3 {
+            state.lock_out(pair(host), MINUTE, at(0));
+        }
+        unlock(Some(pair(2).network));
+        assert_eq!([1, 2, 3].map(locked), [true, false, true]);
+        unlock(None);
+        assert_eq!([1, 2, 3].map(locked), [false; 3]);
+    }
+
+    #[test]
+    fn a_flood_of_addresses_takes_no_more_memory_than_that() {
+        let state = InProcess::default();
+        let entries = || state.rates.lock().unwrap().entries.len();
+        for host in 0..150_000 {
+            state.count(&[rate(host, 10)], at(u64::from(host) / 100)).now_or_never();
+        }
+        assert_eq!(entries(), MAX_ENTRIES);
+        // Two minutes later the next new one clears them out.
+        state.count(&[rate(u32::MAX, 10)], at(200_000)).now_or_never();
+        assert_eq!(entries(), 1);
     }
 }

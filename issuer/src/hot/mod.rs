@@ -1,17 +1,20 @@
 //! Hot state: what is quick to ask, shared between issuers where there is a Redis, and never the truth.
 //!
-//! Keys: `revoked:<jti>`, with a time to live until the token has surely expired. A mark that is there refuses a token without asking the
-//! database; one that isn't says nothing. So losing all of it changes nothing but speed.
+//! Every key is described in `docs/reference/redis.md`. A mark `revoked:<jti>` that is there refuses a token without asking the database; one
+//! that isn't says nothing. Limits on requests, and lockouts, are kept here alone: while Redis is away each process keeps its own. So losing all
+//! of it costs speed, and for a minute or a lockout's length some strictness; never a revocation, nor a token beyond a quota.
 
 mod in_process;
 mod redis;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use countersign_shared::Jti;
+use countersign_shared::{AgentId, Jti};
 use futures_util::future::BoxFuture;
 
 use crate::config::Secret;
+use crate::domain::limit::{Counts, LockoutPolicy, Moment, Month, Network, Pair, Rate};
 
 pub use in_process::InProcess;
 pub use redis::Redis;
@@ -25,7 +28,40 @@ pub enum Health {
     Degraded,
 }
 
-/// A place for hot state. None of these fails, and all return within a tenth of a second.
+/// What came of a request's count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Whether there was room under every limit; else it was counted against none.
+    pub has_room: bool,
+    /// For each limit, what there was before.
+    pub counts: Vec<Counts>,
+}
+
+/// What is known of a client from somewhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// For how long it is still locked out.
+    pub locked_for: Option<Duration>,
+    /// Whether there were failures that still count.
+    pub failed: bool,
+}
+
+/// Tokens that a client got in a month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MonthlyCount {
+    /// The client.
+    pub client: AgentId,
+    /// The month.
+    pub month: Month,
+    /// How many since the last count.
+    pub tokens: u64,
+}
+
+/// The state that other issuers see wasn't reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfReach;
+
+/// A place for hot state. All return within a tenth of a second.
 pub trait HotState: Send + Sync {
     /// Its name, for `/ready`.
     fn name(&self) -> &'static str;
@@ -36,8 +72,29 @@ pub trait HotState: Send + Sync {
     /// Whether `jti` has a mark; `None` where that can't be told.
     fn is_revoked(&self, jti: Jti) -> BoxFuture<'_, Option<bool>>;
 
+    /// Counts a request under all of `rates` or, where one has no room, under none. Atomic.
+    fn count<'a>(&'a self, rates: &'a [Rate], now: Moment) -> BoxFuture<'a, Counted>;
+
+    /// What is known of `pair`.
+    fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts>;
+
+    /// Notes that `pair` failed to authenticate; says whether it is locked out from now on because of that.
+    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, bool>;
+
+    /// Forgets the failures of `pair`.
+    fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()>;
+
+    /// Forgets failures and lockouts of `client`: from `network`, or from everywhere.
+    fn unlock(&self, client: AgentId, network: Option<Network>) -> BoxFuture<'_, Result<(), OutOfReach>>;
+
+    /// Adds to the counts of tokens that operators look at.
+    fn add_monthly<'a>(&'a self, counts: &'a [MonthlyCount]) -> BoxFuture<'a, Result<(), OutOfReach>>;
+
     /// How it is right now.
     fn health(&self) -> BoxFuture<'_, Health>;
+
+    /// Whether other issuers see it too, while it is well.
+    fn is_shared(&self) -> bool;
 }
 
 /// The one that the configuration asks for. Doesn't wait for Redis: it may come later.

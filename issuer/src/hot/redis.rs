@@ -1,28 +1,52 @@
-//! Hot state in Redis, shared by all issuers.
+//! Hot state in Redis, shared by all issuers. Keys: `docs/reference/redis.md`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use countersign_shared::Jti;
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use countersign_shared::{AgentId, Jti};
+use data_encoding::HEXLOWER;
 use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, cmd};
+use redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, cmd, pipe};
 use tracing::{info, warn};
 
-use super::{Health, HotState};
+use super::{Attempts, Counted, Health, HotState, InProcess, MonthlyCount, OutOfReach};
 use crate::config::Secret;
+use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate};
 
 /// The longest that anybody waits for Redis.
 pub(super) const TIMEOUT: Duration = Duration::from_millis(100);
 /// After a failure nobody waits for it at all, for this long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a monthly count is kept after its month, in seconds: the last tokens of a month are counted after it.
+const MONTHLY_GRACE: i64 = 86_400;
+
+static RATES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rates.lua")));
+static FAILURE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/failure.lua")));
 
 /// A connection that re-establishes itself.
 pub struct Redis {
     connection: ConnectionManager,
-    paused_until: Mutex<Option<Instant>>,
-    failing: AtomicBool,
+    state: Mutex<State>,
+    /// Counts and locks out while Redis doesn't.
+    meanwhile: InProcess,
+}
+
+enum State {
+    Fine,
+    /// It didn't answer the one who asked last.
+    Failing {
+        asked: Instant,
+    },
+}
+
+/// While it fails, one asker a second finds out if it still does, and nobody else waits for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    AsUsual,
+    IfItIsBack,
+    No,
 }
 
 impl Redis {
@@ -33,42 +57,115 @@ impl Redis {
             .set_response_timeout(Some(TIMEOUT))
             .set_number_of_retries(0);
         let connection = ConnectionManager::new_lazy_with_config(Client::open(url.expose())?, config)?;
-        Ok(Self { connection, paused_until: Mutex::new(None), failing: AtomicBool::new(false) })
+        Ok(Self { connection, state: Mutex::new(State::Fine), meanwhile: InProcess::default() })
     }
 
-    /// Runs `command`; `None` when Redis doesn't answer, in time or at all.
-    async fn run<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
-        let paused_until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if paused_until.is_some_and(|until| Instant::now() < until) {
+    /// Whether and how to ask.
+    fn asking(&self) -> Asking {
+        let mut state = self.state();
+        let State::Failing { asked } = &mut *state else { return Asking::AsUsual };
+        if asked.elapsed() < PAUSE {
+            return Asking::No;
+        }
+        *asked = Instant::now();
+        Asking::IfItIsBack
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What Redis answers; `None` when it doesn't, in time or at all.
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, RedisError>>) -> Option<T> {
+        let asking = self.asking();
+        if asking == Asking::No {
             return None;
         }
-        let mut connection = self.connection.clone();
-        let answer = tokio::time::timeout(TIMEOUT, command.query_async(&mut connection)).await;
-        match answer {
+        let failure = match tokio::time::timeout(TIMEOUT, answer).await {
             Ok(Ok(value)) => {
-                if self.failing.swap(false, Ordering::Relaxed) {
-                    info!("Redis answers again");
+                // What was under way when it failed may still arrive; that says nothing.
+                if asking == Asking::IfItIsBack {
+                    *self.state() = State::Fine;
+                    info!("Redis answers again: limits are shared again");
                 }
-                Some(value)
+                return Some(value);
             }
-            failure => {
-                let cause = match failure {
-                    Ok(Err(error)) => error.category().to_owned(), // its own words may have the address with the password
-                    _ => format!("no answer in {} ms", TIMEOUT.as_millis()),
-                };
-                *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(Instant::now() + PAUSE);
-                if !self.failing.swap(true, Ordering::Relaxed) {
-                    warn!(cause, "Redis is lost: going on without; nothing depends on it but speed");
-                }
-                None
-            }
+            failure => failure,
+        };
+        let cause = match failure {
+            Ok(Err(error)) => error.category().to_owned(), // its own words may have the address with the password
+            _ => format!("no answer in {} ms", TIMEOUT.as_millis()),
+        };
+        let before = std::mem::replace(&mut *self.state(), State::Failing { asked: Instant::now() });
+        if matches!(before, State::Fine) {
+            warn!(cause, "Redis is lost: going on without; each process now counts for itself");
         }
+        None
+    }
+
+    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let mut connection = self.connection.clone();
+        self.ask(async move { command.query_async(&mut connection).await }).await
+    }
+
+    async fn pipeline(&self, pipeline: &redis::Pipeline) -> Option<()> {
+        let mut connection = self.connection.clone();
+        self.ask(async move { pipeline.query_async(&mut connection).await }).await
+    }
+
+    /// Runs a script by its digest; where Redis doesn't know it (any more), by its text.
+    async fn script<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[String],
+    ) -> Option<T> {
+        let command = |name: &str, script: &str| {
+            let mut command = cmd(name);
+            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+            command
+        };
+        let (known, unknown) = (command("EVALSHA", &script.digest), command("EVAL", script.text));
+        let mut connection = self.connection.clone();
+        self.ask(async move {
+            match known.query_async(&mut connection).await {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    unknown.query_async(&mut connection).await
+                }
+                answer => answer,
+            }
+        })
+        .await
     }
 }
 
-fn key(jti: Jti) -> String {
+struct Script {
+    text: &'static str,
+    digest: String,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        // What Redis names scripts by; nothing rests on it.
+        Self { text, digest: HEXLOWER.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref()) }
+    }
+}
+
+fn revoked_key(jti: Jti) -> String {
     format!("revoked:{jti}")
+}
+
+fn failures_key(pair: Pair) -> String {
+    format!("failures:{pair}")
+}
+
+fn lockout_key(pair: Pair) -> String {
+    format!("lockout:{pair}")
+}
+
+/// The networks that may have one of the above.
+fn networks_key(pair_client: &str) -> String {
+    format!("lockouts:{pair_client}")
 }
 
 impl HotState for Redis {
@@ -79,13 +176,112 @@ impl HotState for Redis {
     fn mark_revoked(&self, jti: Jti, seconds: u64) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let mut command = cmd("SET");
-            command.arg(key(jti)).arg(1).arg("EX").arg(seconds.max(1));
+            command.arg(revoked_key(jti)).arg(1).arg("EX").arg(seconds.max(1));
             _ = self.run::<()>(&command).await;
         })
     }
 
     fn is_revoked(&self, jti: Jti) -> BoxFuture<'_, Option<bool>> {
-        Box::pin(async move { self.run(cmd("EXISTS").arg(key(jti))).await })
+        Box::pin(async move { self.run(cmd("EXISTS").arg(revoked_key(jti))).await })
+    }
+
+    fn count<'a>(&'a self, rates: &'a [Rate], now: Moment) -> BoxFuture<'a, Counted> {
+        Box::pin(async move {
+            let window = now.window();
+            let keys: Vec<String> = rates
+                .iter()
+                .flat_map(|Rate { subject, .. }| {
+                    [window, window.saturating_sub(1)].map(|window| format!("rate:{subject}:{window}"))
+                })
+                .collect();
+            let limits = rates.iter().map(|rate| rate.limit.to_string());
+            let arguments: Vec<String> = std::iter::once(now.elapsed().to_string()).chain(limits).collect();
+            let answer: Option<Vec<u64>> = self.script(&RATES, &keys, &arguments).await;
+            match answer.as_deref() {
+                Some([has_room, counts @ ..]) if counts.len() == keys.len() => {
+                    let (pairs, _) = counts.as_chunks::<2>();
+                    let counts = pairs
+                        .iter()
+                        .map(|[current, previous]| Counts { current: *current, previous: *previous });
+                    Counted { has_room: *has_room == 1, counts: counts.collect() }
+                }
+                _ => self.meanwhile.count(rates, now).await,
+            }
+        })
+    }
+
+    fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts> {
+        Box::pin(async move {
+            let mut questions = pipe();
+            questions.pttl(lockout_key(pair)).exists(failures_key(pair));
+            let mut connection = self.connection.clone();
+            let answer = self.ask(async move { questions.query_async::<(i64, bool)>(&mut connection).await });
+            let Some((left, failed)) = answer.await else { return self.meanwhile.attempts(pair, now).await };
+            // Negative: there is no such key.
+            let locked_for = u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis);
+            if let Some(left) = locked_for {
+                // Should Redis be lost, this process goes on refusing.
+                self.meanwhile.lock_out(pair, left, now);
+            }
+            Attempts { locked_for, failed }
+        })
+    }
+
+    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            // Here too, for when Redis is lost.
+            let locked_here = self.meanwhile.failed(pair, policy, now).await;
+            let keys = [failures_key(pair), lockout_key(pair), networks_key(&pair.client_key())];
+            let arguments = [
+                now.millis.to_string(),
+                policy.attempts.to_string(),
+                policy.window.as_millis().to_string(),
+                policy.lockout.as_millis().to_string(),
+                pair.network.to_string(),
+            ];
+            self.script(&FAILURE, &keys, &arguments).await.unwrap_or(locked_here)
+        })
+    }
+
+    fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.meanwhile.forget_failures(pair).await;
+            _ = self.run::<()>(cmd("DEL").arg(failures_key(pair))).await;
+        })
+    }
+
+    fn unlock(&self, client: AgentId, network: Option<Network>) -> BoxFuture<'_, Result<(), OutOfReach>> {
+        Box::pin(async move {
+            _ = self.meanwhile.unlock(client, network).await;
+            let networks_key = networks_key(&client.to_string());
+            let networks = if let Some(network) = network {
+                vec![network.to_string()]
+            } else {
+                let listed = self.run(cmd("ZRANGE").arg(&networks_key).arg(0).arg(-1)).await;
+                listed.ok_or(OutOfReach)?
+            };
+            let mut forget = pipe();
+            for network in networks {
+                let keys = ["failures", "lockout"].map(|kind| format!("{kind}:{client}:{network}"));
+                forget.del(&keys).ignore().zrem(&networks_key, network).ignore();
+            }
+            if forget.is_empty() {
+                return Ok(());
+            }
+            self.pipeline(&forget).await.ok_or(OutOfReach)
+        })
+    }
+
+    fn add_monthly<'a>(&'a self, counts: &'a [MonthlyCount]) -> BoxFuture<'a, Result<(), OutOfReach>> {
+        Box::pin(async move {
+            let mut add = pipe();
+            for MonthlyCount { client, month, tokens } in counts {
+                let key = format!("monthly:{client}:{month}");
+                let ends = month.ends_at().unix_timestamp() + MONTHLY_GRACE;
+                add.incr(&key, *tokens).ignore().expire_at(&key, ends).ignore();
+            }
+            self.pipeline(&add).await.ok_or(OutOfReach)
+        })
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
@@ -95,5 +291,9 @@ impl HotState for Redis {
                 None => Health::Degraded,
             }
         })
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 }

@@ -1,18 +1,11 @@
 //! Request bodies: bounded in size and in time.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use futures_util::StreamExt as _;
 
-/// The longest body, in bytes.
-const MAX_BYTES: usize = 64 * 1024;
-/// How much of a longer one is read and thrown away: a client that is cut off while it still sends may not see the answer.
-const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
-/// How long it may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(4);
+use super::bounds::{BODY_BYTES, BODY_PATIENCE, DISCARDED_BYTES};
 
 /// Why there is no body.
 pub(super) enum BodyError {
@@ -28,17 +21,17 @@ pub(super) async fn read(body: Body) -> Result<Vec<u8>, BodyError> {
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
             length += chunk.len();
-            if length <= MAX_BYTES {
+            if length <= BODY_BYTES {
                 bytes.extend_from_slice(&chunk);
-            } else if length > MAX_DISCARDED_BYTES {
+            } else if length > DISCARDED_BYTES {
                 break;
             }
         }
         Ok::<(), BodyError>(())
     };
-    let outcome = tokio::time::timeout(PATIENCE, reading).await;
+    let outcome = tokio::time::timeout(BODY_PATIENCE, reading).await;
     match outcome {
-        _ if length > MAX_BYTES => Err(BodyError::TooLarge),
+        _ if length > BODY_BYTES => Err(BodyError::TooLarge),
         Ok(Ok(())) => Ok(bytes),
         Ok(Err(_)) | Err(_) => Err(BodyError::Incomplete),
     }

@@ -1,32 +1,38 @@
 //! What surrounds every request: its id, its place in the log, a limit on its time, and a net for panics.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::extract::{ConnectInfo, MatchedPath, Request};
-use axum::http::header::{CACHE_CONTROL, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, info, info_span};
 
+use super::bounds::ANSWER_PATIENCE;
 use super::error::ApiError;
 use super::respond;
+use crate::config::TrustedProxies;
 use crate::domain::audit::Origin;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A request that takes longer is given up: what it waits for is the database.
-const DEADLINE: Duration = Duration::from_secs(5);
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-pub(super) async fn enter(mut request: Request, next: Next) -> Response {
+pub(super) async fn enter(
+    State(proxies): State<TrustedProxies>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let client_ip = peer.map(|peer| client_ip(peer, request.headers(), &proxies));
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let user_agent = user_agent.map(|text| text.chars().take(Origin::MAX_USER_AGENT_CHARACTERS).collect());
-    let origin = Origin { request_id: Some(request_id.clone()), client_ip: peer, user_agent };
+    let origin = Origin { request_id: Some(request_id.clone()), client_ip, user_agent };
     request.extensions_mut().insert(origin);
 
     // The route, not the path: that is bounded, and holds nothing of the caller's.
@@ -37,11 +43,11 @@ pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let span = info_span!("request", request_id);
     async move {
-        let handled = tokio::time::timeout(DEADLINE, next.run(request));
+        let handled = tokio::time::timeout(ANSWER_PATIENCE, next.run(request));
         let mut response = match AssertUnwindSafe(handled).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => {
-                respond(ApiError::Unavailable(format!("no answer in {} s", DEADLINE.as_secs())), &path)
+                respond(ApiError::Unavailable(format!("no answer in {} s", ANSWER_PATIENCE.as_secs())), &path)
             }
             Err(_) => respond(ApiError::Internal("the handler panicked".into()), &path), // the panic hook has said where
         };
@@ -49,8 +55,6 @@ pub(super) async fn enter(mut request: Request, next: Next) -> Response {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert(REQUEST_ID, value);
         }
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         info!(%method, route, status = response.status().as_u16(), duration_us, "request");
         response
@@ -69,6 +73,27 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(new_request_id, str::to_owned)
 }
 
+/// Where a request comes from: the connection's peer or, if that is one of our proxies, the nearest address in `X-Forwarded-For` that isn't. Each
+/// proxy appends whom it was called by, so what stands left of the first stranger is that stranger's word and counts for nothing.
+fn client_ip(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
+    let mut ip = peer.to_canonical();
+    let values: Vec<&str> =
+        headers.get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    let mut hops = values.iter().rev().flat_map(|value| value.rsplit(','));
+    while proxies.contains(ip) {
+        // What can't be read ends the walk: the last address that somebody trusted named is as near as it gets.
+        let Some(hop) = hops.next().and_then(|hop| address(hop.trim())) else { break };
+        ip = hop;
+    }
+    ip
+}
+
+/// An address as proxies write it: some add the port.
+fn address(text: &str) -> Option<IpAddr> {
+    let ip = text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    ip.ok().map(|ip| ip.to_canonical())
+}
+
 fn new_request_id() -> String {
     let mut bytes = [0; 16];
     // Without randomness the id is a useless one; requests that need randomness fail for themselves.
@@ -83,6 +108,38 @@ mod tests {
     use axum::routing::get;
     use serde_json::Value;
 
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let proxies: super::TrustedProxies = "10.0.0.0/8, 2001:db8::/32,127.0.0.1".parse().unwrap();
+        let ip = |peer: &str, headers: &[&str]| {
+            let mut map = super::HeaderMap::new();
+            for value in headers {
+                map.append(super::FORWARDED_FOR, super::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            super::client_ip(peer.parse().unwrap(), &map, &proxies).to_string()
+        };
+        // A stranger may say what it likes.
+        assert_eq!(ip("192.0.2.1", &["198.51.100.1"]), "192.0.2.1");
+        assert_eq!(ip("192.0.2.1", &[]), "192.0.2.1");
+        // The nearest that is none of ours, whatever it put in front.
+        assert_eq!(ip("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(ip("10.0.0.1", &["203.0.113.9, 198.51.100.1, 10.2.3.4,127.0.0.1"]), "198.51.100.1");
+        assert_eq!(ip("10.0.0.1", &["203.0.113.9", "198.51.100.1", "10.2.3.4"]), "198.51.100.1");
+        assert_eq!(ip("::ffff:10.0.0.1", &["::ffff:198.51.100.1"]), "198.51.100.1");
+        assert_eq!(ip("2001:db8::1", &["[2001:db9::1]:443"]), "2001:db9::1");
+        assert_eq!(ip("10.0.0.1", &["198.51.100.1:1234"]), "198.51.100.1");
+        // Only ours, or nobody.
+        assert_eq!(ip("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+        assert_eq!(ip("10.0.0.1", &[]), "10.0.0.1");
+        // Nonsense ends the walk.
+        for nonsense in
+            ["198.51.100.1, unknown, 10.0.0.2", "198.51.100.1,,10.0.0.2", "198.51.100.1, 10.0.0, 10.0.0.2"]
+        {
+            assert_eq!(ip("10.0.0.1", &[nonsense]), "10.0.0.2", "{nonsense}");
+        }
+        assert_eq!(ip("10.0.0.1", &["198.51.100.1", "\u{e9}"]), "10.0.0.1");
+    }
+
     /// Nothing in the API panics, so this route is made for it.
     #[tokio::test]
     async fn a_panic_is_an_internal_error_and_no_more() {
@@ -92,7 +149,7 @@ mod tests {
         let router = Router::new()
             .route("/broken", get(broken))
             .route("/oauth2/v1/token", get(broken))
-            .layer(middleware::from_fn(super::enter));
+            .layer(middleware::from_fn_with_state(super::TrustedProxies::default(), super::enter));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });

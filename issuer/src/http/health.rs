@@ -8,21 +8,62 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
 
 use super::error::RETRY_AFTER_SECONDS;
+use super::openapi;
 use crate::app::App;
 use crate::domain::signing_key::{KeyRecord, KeyState};
-use crate::hot::Health;
+use crate::hot;
 use crate::storage::schema::{self, Mismatch};
 use crate::storage::signing_keys;
 
 /// How long a probe waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// That the process lives.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(schema_with = health_words)]
+    status: &'static str,
+}
+
+fn health_words() -> RefOr<Schema> {
+    openapi::word(&["ok"])
+}
+
 /// The process lives.
-pub(super) async fn health() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+#[utoipa::path(
+    get, path = "/health", tag = "operations", operation_id = "getHealth",
+    summary = "Whether the process lives",
+    responses((status = 200, description = "It does.", body = Health)),
+)]
+pub(super) async fn health() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether the issuer can do its work, and each part of it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    #[schema(schema_with = readiness_words)]
+    status: &'static str,
+    /// By part: `status`, and what else is to be said about it.
+    #[schema(value_type = BTreeMap<String, CheckBody>)]
+    checks: serde_json::Map<String, Value>,
+}
+
+fn readiness_words() -> RefOr<Schema> {
+    openapi::word(&["ready", "degraded", "unavailable"])
+}
+
+/// How a part is.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a description: each part says more of its own")]
+struct CheckBody {
+    status: String,
 }
 
 /// How much a failing part takes with it.
@@ -42,10 +83,18 @@ struct Check {
 }
 
 /// Whether the issuer can do its work.
+#[utoipa::path(
+    get, path = "/ready", tag = "operations", operation_id = "getReadiness",
+    summary = "Whether the issuer can do its work",
+    responses(
+        (status = 200, description = "It can, `degraded` not as well as it should.", body = Readiness),
+        (status = 503, description = "It can't.", body = Readiness),
+    ),
+)]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let (database, keys, hot_state) = tokio::join!(database(&app), keys(&app), hot_state(&app));
     let [postgres, migrations] = database;
-    let checks = [postgres, migrations, keys, hot_state, publisher(&app)];
+    let checks = [postgres, migrations, keys, hot_state, client_cache(&app), publisher(&app), audit(&app)];
 
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ready);
     let status = match verdict {
@@ -55,7 +104,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     };
     let checks: serde_json::Map<String, Value> =
         checks.into_iter().map(|check| (check.name.to_owned(), check.body)).collect();
-    let body = Json(json!({ "status": status, "checks": checks }));
+    let body = Json(Readiness { status, checks });
     match verdict {
         Verdict::Unavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], body).into_response()
@@ -103,15 +152,34 @@ async fn keys(app: &App) -> Check {
 }
 
 async fn hot_state(app: &App) -> Check {
-    let (verdict, status) = match app.hot.health().await {
-        Health::Ok => (Verdict::Ready, "ok"),
-        Health::Degraded => (Verdict::Degraded, "degraded"),
+    let health = app.hot.health().await;
+    let (verdict, status) = match health {
+        hot::Health::Ok => (Verdict::Ready, "ok"),
+        hot::Health::Degraded => (Verdict::Degraded, "degraded"),
     };
-    Check { name: "hot_state", verdict, body: json!({ "status": status, "kind": app.hot.name() }) }
+    // Where requests are counted and clients locked out.
+    let shared = app.hot.is_shared() && health == hot::Health::Ok;
+    let limits = if shared { "shared" } else { "per_process" };
+    let body = json!({ "status": status, "kind": app.hot.name(), "limits": limits });
+    Check { name: "hot_state", verdict, body }
+}
+
+/// Whether client records may be taken from memory.
+fn client_cache(app: &App) -> Check {
+    let (verdict, status) =
+        if app.clients.is_current() { (Verdict::Ready, "ok") } else { (Verdict::Degraded, "bypassed") };
+    Check { name: "client_cache", verdict, body: json!({ "status": status }) }
 }
 
 fn publisher(app: &App) -> Check {
     let report = app.publisher.report();
     let verdict = if report.failing { Verdict::Degraded } else { Verdict::Ready };
     Check { name: "publisher", verdict, body: report.body }
+}
+
+/// Whether what is queued for the audit log gets into its chains. Nothing is lost while it doesn't.
+fn audit(app: &App) -> Check {
+    let (verdict, status) =
+        if app.audit.is_failing() { (Verdict::Degraded, "degraded") } else { (Verdict::Ready, "ok") };
+    Check { name: "audit", verdict, body: json!({ "status": status }) }
 }

@@ -22,20 +22,20 @@ pub(super) type Read<T> = Result<T, String>;
 impl Fields {
     /// Reads the body of `request`, which must be a JSON object.
     pub(super) async fn read(request: Request) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        if !body::is_media_type(&parts.headers, "application/json") {
-            return Err(ApiError::UnsupportedMediaType);
-        }
-        let bytes = body::read(body).await.map_err(|error| match error {
-            BodyError::TooLarge => ApiError::PayloadTooLarge,
-            BodyError::Incomplete => ApiError::Malformed("The body did not arrive whole."),
-        })?;
-        match serde_json::from_slice(&bytes) {
-            Ok(Strict(Value::Object(members))) => {
-                Ok(Self { members: members.into_iter().collect(), problems: Vec::new() })
-            }
+        Self::parse(&read_body(request, &["application/json"]).await?)
+    }
+
+    /// From a body that was read already.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        match serde_json::from_slice(bytes) {
+            Ok(Strict(Value::Object(members))) => Ok(Self::of(members)),
             _ => Err(ApiError::Malformed("The body is not a JSON object, or has a member twice.")),
         }
+    }
+
+    /// From the members themselves.
+    pub(super) fn of(members: serde_json::Map<String, Value>) -> Self {
+        Self { members: members.into_iter().collect(), problems: Vec::new() }
     }
 
     /// A field that must be there.
@@ -51,6 +51,34 @@ impl Fields {
     pub(super) fn optional<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Read<T>) -> Option<T> {
         let value = self.members.remove(name).filter(|value| !value.is_null())?;
         self.convert(name, value, read)
+    }
+
+    /// A field that may be absent; null is a value like any other. For merge patches (RFC 7396), in which it means removal.
+    pub(super) fn present<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Read<T>) -> Option<T> {
+        let value = self.members.remove(name)?;
+        self.convert(name, value, read)
+    }
+
+    /// A field that is an object itself; it may be absent or null. What is wrong in it is named `name.field`.
+    pub(super) fn nested<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let value = self.members.remove(name).filter(|value| !value.is_null())?;
+        let Value::Object(members) = value else {
+            self.problem(name, "must be an object".to_owned());
+            return None;
+        };
+        let mut inner = Self::of(members);
+        let value = read(&mut inner);
+        match inner.finish(value) {
+            Ok(value) => Some(value),
+            Err(ApiError::Validation(problems)) => {
+                for FieldProblem { field, problem } in problems {
+                    self.problem(&format!("{name}.{field}"), problem);
+                }
+                None
+            }
+            // `finish` knows no other error.
+            Err(_) => None,
+        }
     }
 
     fn convert<T>(&mut self, name: &str, value: Value, read: impl FnOnce(Value) -> Read<T>) -> Option<T> {
@@ -72,6 +100,18 @@ impl Fields {
             _ => Err(ApiError::Validation(self.problems)),
         }
     }
+}
+
+/// The body of `request`, which must be declared as one of `media_types`.
+pub(super) async fn read_body(request: Request, media_types: &[&str]) -> Result<Vec<u8>, ApiError> {
+    let (parts, body) = request.into_parts();
+    if !media_types.iter().any(|media_type| body::is_media_type(&parts.headers, media_type)) {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    body::read(body).await.map_err(|error| match error {
+        BodyError::TooLarge => ApiError::PayloadTooLarge,
+        BodyError::Incomplete => ApiError::Malformed("The body did not arrive whole."),
+    })
 }
 
 /// A JSON value in which no object has a member twice: readers disagree about which one counts.
@@ -142,6 +182,29 @@ pub(super) fn text(max: usize) -> impl Fn(Value) -> Read<String> {
             Ok(text)
         }
         _ => Err(format!("must be a string of 1 to {max} characters, without control characters")),
+    }
+}
+
+/// Null, or what `read` takes.
+pub(super) fn or_null<T>(read: impl FnOnce(Value) -> Read<T>) -> impl FnOnce(Value) -> Read<Option<T>> {
+    |value| if value.is_null() { Ok(None) } else { read(value).map(Some) }
+}
+
+/// `true` or `false`.
+#[expect(clippy::needless_pass_by_value, reason = "as all readers of fields")]
+pub(super) fn boolean(value: Value) -> Read<bool> {
+    value.as_bool().ok_or_else(|| "must be true or false".to_owned())
+}
+
+/// A whole number from `min` to `max`.
+pub(super) fn whole<T>(min: T, max: T) -> impl FnOnce(Value) -> Read<T>
+where
+    T: TryFrom<u64> + PartialOrd + fmt::Display,
+{
+    move |value| {
+        let number = value.as_u64().and_then(|number| T::try_from(number).ok());
+        let number = number.filter(|number| (&min..=&max).contains(&number));
+        number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
     }
 }
 

@@ -1,17 +1,38 @@
 //! HTTP: from bytes to calls and back, one file for each resource. Contract: `docs/reference/http-api.md`.
+//!
+//! A route is registered by its handler alone, `.routes(routes!(agents::create))`; several methods of one path together,
+//! `.routes(routes!(agents::create, agents::list))`. Path and method are those of the handler's `#[utoipa::path]`, so that the description at
+//! `/openapi.json` ([`openapi`]) can't miss one. Of errors the annotation names only the handler's own, by their codes; what any request may get
+//! (401, 413, 429, 503 and so on) is added there.
 
-mod agents;
+pub(crate) mod agents;
+pub(crate) mod audit;
 mod body;
+pub mod bounds;
+pub mod catalogue;
+mod conditional;
 mod context;
-mod credentials;
+mod cors;
+pub(crate) mod credentials;
+mod docs;
 mod error;
 mod health;
+mod idempotency;
 mod introspect;
 mod json;
+mod limits;
+pub(crate) mod list;
 mod oauth;
+mod openapi;
+mod patient;
+mod protect;
+pub(crate) mod resource_servers;
+mod revocations;
 mod revoke;
 mod server;
+pub(crate) mod tenants;
 mod token;
+mod unlock;
 mod wellknown;
 
 use std::sync::Arc;
@@ -19,51 +40,94 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use axum::{Router, middleware};
+use axum::routing::get;
+use axum::{Extension, Router, middleware};
+use utoipa_axum::routes;
 
-pub use server::serve;
+pub use server::{Connections, serve};
 
 use crate::app::App;
+use crate::config::AllowedOrigins;
+use catalogue::OauthCode;
 use error::ApiError;
 use oauth::OauthFailure;
+use openapi::{Routes, alias};
 
 /// The public API.
-pub fn public(app: Arc<App>) -> Router {
-    let mut router = Router::new()
-        .route("/api/v1/agents", post(agents::create))
-        .route("/api/v1/agents/{agent_id}", get(agents::read))
-        .route("/api/v1/agents/{agent_id}/credentials", post(credentials::create))
-        .route("/oauth2/v1/token", post(token::issue))
-        .route("/oauth2/v1/introspect", post(introspect::introspect))
-        .route("/oauth2/v1/revoke", post(revoke::revoke))
-        .route("/api/v1/token", post(token::issue))
-        .route("/api/v1/token/introspect", post(introspect::introspect))
-        .route("/api/v1/token/revoke", post(revoke::revoke))
-        .route("/.well-known/jwks.json", get(wellknown::jwks))
-        .route(wellknown::METADATA_PATH, get(wellknown::metadata))
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready));
+pub fn public(app: Arc<App>, allowed_origins: AllowedOrigins) -> Router {
+    let mut described = routes();
     // RFC 8414 §3.1: for an issuer with a path the well-known part goes in front of it.
     if !app.issuer_url.path().is_empty() {
         let path = format!("{}{}", wellknown::METADATA_PATH, app.issuer_url.path());
-        router = router.route(&path, get(wellknown::metadata));
+        described = described.routes(alias(&path, routes!(wellknown::metadata)));
     }
-    finish(router, app)
+    let (router, api) = described.into_parts();
+    let document = Arc::new(docs::Document::description(&openapi::describe(&api, app.issuer_url.path())));
+    finish(router.layer(Extension(document)), app, allowed_origins)
+}
+
+fn routes() -> Routes {
+    Routes::default()
+        .routes(routes!(agents::create, agents::list))
+        .routes(routes!(agents::read, agents::update, agents::decommission))
+        .routes(routes!(agents::suspend))
+        .routes(routes!(agents::reactivate))
+        .routes(routes!(unlock::unlock))
+        .routes(routes!(credentials::create, credentials::list))
+        .routes(routes!(credentials::read, credentials::update, credentials::delete))
+        .routes(routes!(credentials::rotate))
+        .routes(routes!(credentials::revoke))
+        .routes(routes!(revocations::create))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::read))
+        .routes(routes!(tenants::read_own))
+        .routes(routes!(tenants::create, tenants::list))
+        .routes(routes!(tenants::read, tenants::update, tenants::decommission))
+        .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::reactivate))
+        .routes(routes!(tenants::add_administrator))
+        .routes(routes!(resource_servers::create, resource_servers::list))
+        .routes(routes!(resource_servers::read, resource_servers::update, resource_servers::delete))
+        .routes(routes!(token::issue))
+        .routes(routes!(introspect::introspect))
+        .routes(routes!(revoke::revoke))
+        .routes(alias("/api/v1/token", routes!(token::issue)))
+        .routes(alias("/api/v1/token/introspect", routes!(introspect::introspect)))
+        .routes(alias("/api/v1/token/revoke", routes!(revoke::revoke)))
+        .routes(routes!(wellknown::jwks))
+        .routes(routes!(wellknown::metadata))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(docs::document))
+        .routes(routes!(docs::page))
+}
+
+/// The description of the public API, as JSON.
+pub fn description() -> String {
+    docs::Document::description(&openapi::describe(&routes().into_parts().1, "")).text()
 }
 
 /// The probes, for the operator's eyes.
 pub fn admin(app: Arc<App>) -> Router {
     let router = Router::new().route("/livez", get(health::health)).route("/readyz", get(health::ready));
-    finish(router, app)
+    finish(router, app, AllowedOrigins::none())
 }
 
-fn finish(router: Router<Arc<App>>, app: Arc<App>) -> Router {
-    router
+/// What surrounds every route: the last layer is the outermost.
+fn finish(router: Router<Arc<App>>, app: Arc<App>, allowed_origins: AllowedOrigins) -> Router {
+    let all = router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(context::enter))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(app.clone(), limits::guard))
+        .layer(middleware::from_fn(protect::check))
+        .layer(middleware::from_fn_with_state(app.limits.trusted_proxies().clone(), context::enter))
+        .with_state(app.clone());
+    // Around the whole of it: axum adds `Allow` outside of a route's layers.
+    Router::new()
+        .fallback_service(all)
+        .layer(middleware::from_fn_with_state(Arc::new(allowed_origins), cors::share))
+        .layer(middleware::from_fn_with_state(app, protect::answer))
 }
 
 /// Whether a path belongs to OAuth, whose errors look different (RFC 6749 §5.2).
@@ -73,19 +137,18 @@ fn is_oauth(path: &str) -> bool {
 
 async fn not_found(request: Request) -> Response {
     if is_oauth(request.uri().path()) {
-        return oauth::problem(StatusCode::NOT_FOUND, "invalid_request", "There is no such endpoint");
+        return oauth::problem(OauthCode::NoSuchEndpoint, "There is no such endpoint");
     }
     ApiError::NotFound.into_response()
 }
 
-/// axum adds `Allow`.
+/// axum adds `Allow`, which is all that OPTIONS asks for (RFC 9110 §9.3.7).
 async fn method_not_allowed(method: Method, request: Request) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     if is_oauth(request.uri().path()) {
-        return oauth::problem(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "invalid_request",
-            "The endpoint takes POST only",
-        );
+        return oauth::problem(OauthCode::WrongMethod, "The endpoint takes POST only");
     }
     ApiError::MethodNotAllowed(method).into_response()
 }
@@ -99,6 +162,51 @@ fn respond(error: ApiError, path: &str) -> Response {
         ApiError::Unavailable(cause) => {
             OauthFailure(crate::grants::OauthError::Unavailable(cause)).into_response()
         }
+        ApiError::UriTooLong => oauth::problem(OauthCode::TargetTooLong, "path and query are too long"),
+        ApiError::Malformed(problem) => oauth::invalid(problem).into_response(),
         other => OauthFailure(crate::grants::OauthError::Server(other.to_string())).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// axum has no list of its routes to give, but shows it; with its fallback, which is at `/`.
+    #[test]
+    fn every_route_is_described() {
+        let (router, api) = routes().into_parts();
+        let shown = format!("{router:?}");
+        let paths = shown.split("paths: {").nth(1).and_then(|rest| rest.split_once('}')).map(|_| ());
+        assert!(paths.is_some(), "axum shows its routes in another way: {shown:.500}");
+        let registered: BTreeSet<&str> = shown
+            .split('"')
+            .filter(|text| text.starts_with('/') && !text.contains("__private") && *text != "/")
+            .collect();
+        let described: BTreeSet<&str> = api.paths.paths.keys().map(String::as_str).collect();
+        assert_eq!(registered, described);
+    }
+
+    /// Every code that an annotation names is one of the catalogue's: a mistyped one would be taken for prose.
+    #[test]
+    fn codes_that_are_named_are_there() {
+        let (_, api) = routes().into_parts();
+        let api = serde_json::to_value(&api).unwrap();
+        let known: BTreeSet<&str> = catalogue::Code::ALL.iter().map(|code| code.as_str()).collect();
+        for (path, item) in api["paths"].as_object().unwrap() {
+            for operation in item.as_object().unwrap().values() {
+                for (status, answer) in operation["responses"].as_object().into_iter().flatten() {
+                    let said = answer["description"].as_str().unwrap_or_default();
+                    let codes = said
+                        .split([' ', ','])
+                        .filter(|word| word.contains('_') && *word == word.to_ascii_uppercase());
+                    for code in codes {
+                        assert!(known.contains(code), "{path} {status}: {code}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -12,7 +12,10 @@ use serde_json::json;
 use tracing::{error, warn};
 
 use super::body::{self, BodyError};
+use super::bounds::BODY_BYTES;
+use super::catalogue::OauthCode;
 use super::error::RETRY_AFTER_SECONDS;
+use super::limits;
 use crate::config::Secret;
 use crate::grants::OauthError;
 use crate::grants::client_auth::Presented;
@@ -33,7 +36,7 @@ impl Form {
             return Err(invalid(problem));
         }
         let bytes = body::read(body).await.map_err(|error| match error {
-            BodyError::TooLarge => invalid("the body is over 64 KiB"),
+            BodyError::TooLarge => invalid(&format!("the body is over {} KiB", BODY_BYTES / 1024)),
             BodyError::Incomplete => invalid("the body did not arrive whole"),
         })?;
         let mut parameters = parameters(&bytes)?;
@@ -66,24 +69,40 @@ fn parameters(body: &[u8]) -> Result<BTreeMap<String, String>, OauthFailure> {
     Ok(parameters)
 }
 
-/// Client authentication by the header or by the form, never both (RFC 6749 §2.3).
+/// The one type of assertion that there is (RFC 7523 §2.2).
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Client authentication by the header, by the form or by an assertion, never two of them (RFC 6749 §2.3).
 fn client(headers: &HeaderMap, parameters: &mut BTreeMap<String, String>) -> Result<Presented, OauthFailure> {
     let (id, secret) = (parameters.remove("client_id"), parameters.remove("client_secret"));
+    let assertion = (parameters.remove("client_assertion_type"), parameters.remove("client_assertion"));
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     let (header, None) = (authorizations.next(), authorizations.next()) else {
         return Err(invalid("the header Authorization comes twice"));
     };
-    match (header, id, secret) {
-        (Some(_), _, Some(_)) => Err(invalid("the client authenticates by header and by form; use one")),
-        (Some(header), id, None) => {
-            // What can't be read is an attempt that failed too, and is written down as one.
-            let presented = basic(header).unwrap_or_else(Presented::unreadable);
-            if id.is_some_and(|id| id != presented.client_id) {
-                return Err(invalid("client_id is not the client that the header names"));
-            }
-            Ok(presented)
+    match (header, secret, assertion) {
+        (Some(_), Some(_), _) => Err(invalid("the client authenticates by header and by form; use one")),
+        (Some(_), _, (_, Some(_))) | (_, Some(_), (_, Some(_))) => {
+            Err(invalid("the client authenticates by an assertion and by a secret; use one"))
         }
-        (None, id, secret) => Ok(Presented {
+        (_, _, (Some(_), None)) => Err(invalid("client_assertion is required with client_assertion_type")),
+        (None, None, (None, Some(_))) => {
+            Err(invalid("client_assertion_type is required with client_assertion"))
+        }
+        (None, None, (Some(kind), Some(assertion))) => Ok(if kind == ASSERTION_TYPE {
+            Presented::Assertion { client_id: id, assertion: Secret::new(assertion) }
+        } else {
+            Presented::Unreadable
+        }),
+        (Some(header), None, (None, None)) => match (basic(header), id) {
+            // What can't be read is an attempt that failed too, and is written down as one.
+            (None, _) => Ok(Presented::Unreadable),
+            (Some((client_id, _)), Some(id)) if id != client_id => {
+                Err(invalid("client_id is not the client that the header names"))
+            }
+            (Some((client_id, secret)), _) => Ok(Presented::Secret { client_id, secret }),
+        },
+        (None, secret, (None, None)) => Ok(Presented::Secret {
             client_id: id.unwrap_or_default(),
             secret: Secret::new(secret.unwrap_or_default()),
         }),
@@ -91,14 +110,14 @@ fn client(headers: &HeaderMap, parameters: &mut BTreeMap<String, String>) -> Res
 }
 
 /// `Basic` with both parts form-urlencoded first (RFC 6749 §2.3.1).
-fn basic(header: &HeaderValue) -> Option<Presented> {
+fn basic(header: &HeaderValue) -> Option<(String, Secret)> {
     let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let pair = String::from_utf8(BASE64.decode(encoded.trim().as_bytes()).ok()?).ok()?;
     let (id, secret) = pair.split_once(':')?;
-    Some(Presented { client_id: decode(id)?, secret: Secret::new(decode(secret)?) })
+    Some((decode(id)?, Secret::new(decode(secret)?)))
 }
 
 fn decode(component: &str) -> Option<String> {
@@ -129,23 +148,25 @@ impl IntoResponse for OauthFailure {
             OauthError::Server(cause) => error!(cause, "internal error"),
             _ => {}
         }
-        let (status, code) = match &error {
-            OauthError::InvalidRequest(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
-            OauthError::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client"),
-            OauthError::UnauthorizedClient(_) => (StatusCode::BAD_REQUEST, "unauthorized_client"),
-            OauthError::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
-            OauthError::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
-            OauthError::InvalidTarget(_) => (StatusCode::BAD_REQUEST, "invalid_target"),
-            OauthError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
-            OauthError::Server(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        let code = match &error {
+            OauthError::Limited(limited) => return limits::refusal(limited),
+            OauthError::InvalidRequest(_) => OauthCode::InvalidRequest,
+            OauthError::InvalidClient => OauthCode::InvalidClient,
+            OauthError::UnauthorizedClient(_) => OauthCode::UnauthorizedClient,
+            OauthError::UnsupportedGrantType => OauthCode::UnsupportedGrantType,
+            OauthError::InvalidScope(_) => OauthCode::InvalidScope,
+            OauthError::InvalidTarget(_) => OauthCode::InvalidTarget,
+            OauthError::Unavailable(_) => OauthCode::TemporarilyUnavailable,
+            OauthError::Server(_) => OauthCode::ServerError,
         };
         let mut response = match &error {
             OauthError::Unavailable(_) => {
-                problem(status, code, "the service is temporarily unavailable; try again shortly")
+                problem(code, "the service is temporarily unavailable; try again shortly")
             }
-            OauthError::Server(_) => problem(status, code, "something went wrong on our side"),
-            answerable => problem(status, code, &answerable.to_string()),
+            OauthError::Server(_) => problem(code, "something went wrong on our side"),
+            answerable => problem(code, &answerable.to_string()),
         };
+        let status = code.status();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"countersign\""));
@@ -158,9 +179,13 @@ impl IntoResponse for OauthFailure {
 }
 
 /// An error response (RFC 6749 §5.2); of `description` what the RFC's alphabet allows.
-pub(super) fn problem(status: StatusCode, error: &str, description: &str) -> Response {
+pub(super) fn problem(code: OauthCode, description: &str) -> Response {
+    let body = Json(json!({ "error": code.as_str(), "error_description": described(description) }));
+    (code.status(), [(CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+/// What the RFC's alphabet allows of `text`.
+pub(super) fn described(text: &str) -> String {
     let allowed = |character: &char| matches!(character, ' '..='!' | '#'..='[' | ']'..='~');
-    let description: String = description.chars().filter(allowed).collect();
-    let body = Json(json!({ "error": error, "error_description": description }));
-    (status, [(CACHE_CONTROL, "no-store")], body).into_response()
+    text.chars().filter(allowed).collect()
 }

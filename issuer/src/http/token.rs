@@ -6,14 +6,60 @@ use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, PRAGMA};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
 
 use super::oauth::{Form, OauthFailure, invalid};
+use super::openapi;
 use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::scope::Scopes;
 use crate::grants::OauthError;
-use crate::grants::client_credentials::{self, Request as Grant};
+use crate::grants::client_credentials::{self, Issued, Request as Grant};
 
+/// The form of a token request.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a description: the form is read parameter by parameter")]
+pub(super) struct TokenForm {
+    /// `client_credentials`.
+    #[schema(schema_with = grant_type)]
+    grant_type: String,
+    /// The API to call (RFC 8707); without it, the tenant's default resource server.
+    #[schema(schema_with = openapi::parameter)]
+    resource: Option<String>,
+    /// The older name of `resource`.
+    #[schema(schema_with = openapi::parameter)]
+    audience: Option<String>,
+    /// What to do there, separated by spaces; without it, all that the agent may.
+    #[schema(schema_with = openapi::parameter)]
+    scope: Option<String>,
+    /// A shorter life than usual, in seconds.
+    #[schema(nullable = false, minimum = 1, maximum = 86_400)]
+    expires_in: Option<u32>,
+    /// With `client_secret`, instead of the header `Authorization`.
+    #[schema(schema_with = openapi::parameter)]
+    client_id: Option<String>,
+    /// With `client_id`, instead of the header `Authorization`.
+    #[schema(schema_with = openapi::parameter)]
+    client_secret: Option<String>,
+}
+
+fn grant_type() -> RefOr<Schema> {
+    openapi::word(&["client_credentials"])
+}
+
+#[utoipa::path(
+    post, path = "/oauth2/v1/token", tag = "oauth", operation_id = "issueToken",
+    summary = "Issue a token",
+    description = "The client credentials grant (RFC 6749 §4.4) with resource indicators (RFC 8707).",
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
+    security(("client" = []), ()),
+    responses(
+        (status = 200, description = "A token.", body = Issued, headers(("pragma" = String, description = "`no-cache`"))),
+        (status = 400, description = "invalid_request unauthorized_client unsupported_grant_type invalid_scope invalid_target"),
+        (status = 403, description = "access_denied"),
+    ),
+)]
 pub(super) async fn issue(
     State(app): State<Arc<App>>,
     Extension(origin): Extension<Origin>,

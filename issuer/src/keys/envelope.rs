@@ -80,6 +80,32 @@ pub fn open(
     open_part(&cipher, context.associated_data(Part::Value), &sealed.value).ok_or(OpenError::Value)
 }
 
+/// A key of the installation's, for many small values of which each stands in a row of its own.
+pub struct SealKey(Zeroizing<[u8; 32]>);
+
+impl SealKey {
+    pub(super) fn new(bytes: &[u8]) -> Option<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        if bytes.len() != key.len() {
+            return None;
+        }
+        key.copy_from_slice(bytes);
+        Some(Self(key))
+    }
+
+    /// Seals `value` for the place `context`.
+    pub fn seal(&self, context: &Context<'_>, value: &[u8]) -> Result<Vec<u8>, SealError> {
+        let cipher = RandomizedNonceKey::new(&AES_256_GCM, &*self.0).map_err(|_| SealError)?;
+        seal_part(&cipher, context.associated_data(Part::Value), value)
+    }
+
+    /// Opens what [`SealKey::seal`] made for the same place; `None`: it was changed or moved.
+    pub fn open(&self, context: &Context<'_>, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let cipher = RandomizedNonceKey::new(&AES_256_GCM, &*self.0).ok()?;
+        open_part(&cipher, context.associated_data(Part::Value), sealed)
+    }
+}
+
 fn seal_part(cipher: &RandomizedNonceKey, aad: Aad<Vec<u8>>, plain: &[u8]) -> Result<Vec<u8>, SealError> {
     // Sealed in place, so no copy of the plaintext is left; and never grown, which would leave one too.
     let mut text = Vec::with_capacity(plain.len() + AES_256_GCM.tag_len());
@@ -143,6 +169,16 @@ mod tests {
             let cut = Sealed { data_key: one.data_key.clone(), value: one.value[..length].to_vec() };
             assert_eq!(open(&master(1), &HERE, &cut).unwrap_err(), OpenError::Value, "length {length}");
         }
+    }
+
+    #[test]
+    fn a_seal_key_opens_where_it_was_sealed_and_nowhere_else() {
+        let key = SealKey::new(&[1; 32]).unwrap();
+        let sealed = key.seal(&HERE, b"answer").unwrap();
+        assert_eq!(key.open(&HERE, &sealed).unwrap().as_slice(), b"answer");
+        assert!(key.open(&Context { id: "b", ..HERE }, &sealed).is_none());
+        assert!(SealKey::new(&[2; 32]).unwrap().open(&HERE, &sealed).is_none());
+        assert!(SealKey::new(&[1; 31]).is_none());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Private parts are in memory only inside [`SigningKey`] and in the database only sealed under [`MasterKey`] ([`envelope`]).
 
+mod client;
 pub mod envelope;
 mod generate;
 mod master;
@@ -12,6 +13,7 @@ mod verify;
 
 use std::fmt;
 
+pub use client::client_jwk;
 pub use master::MasterKey;
 pub use provision::{ServerSecrets, load_secrets, provision};
 pub use public::{Jwks, thumbprint};

@@ -4,13 +4,17 @@ use aws_lc_rs::{hmac, rand};
 use countersign_shared::Algorithm;
 use zeroize::Zeroizing;
 
-use super::envelope::{self, Context, SealError};
+use super::envelope::{self, Context, SealError, SealKey};
 use super::{KeyError, MasterKey, generate};
 use crate::domain::signing_key::{KeyRecord, KeyState, Purpose, Sealed};
 use crate::storage::{Database, server_secrets, signing_keys};
 
 const PEPPER: &str = "client_secret_pepper";
 const JTI_TAG: &str = "jti_tag_key";
+const IDEMPOTENCY: &str = "idempotency_seal_key";
+
+/// All of them, the oldest first: whether `MASTER_KEY` is the right one shows with it, also where the newer ones aren't made yet.
+const NAMES: [&str; 3] = [PEPPER, JTI_TAG, IDEMPOTENCY];
 
 /// Random values of the installation, as keys.
 pub struct ServerSecrets {
@@ -18,6 +22,8 @@ pub struct ServerSecrets {
     pub pepper: hmac::Key,
     /// For the tags of jtis.
     pub jti_tag: hmac::Key,
+    /// For the answers that are kept for requests with an `Idempotency-Key`.
+    pub idempotency: SealKey,
 }
 
 /// Makes the keys and secrets that are missing. Safe to run from several processes at once; returns the kids of new keys.
@@ -25,9 +31,9 @@ pub async fn provision(database: &Database, master: &MasterKey) -> Result<Vec<St
     // With a wrong master key new keys would be sealed that the right one can't open.
     load_secrets(database, master).await?;
 
-    let mut transaction = database.begin().await?;
+    let mut transaction = database.begin_installation().await?;
     signing_keys::lock(&mut transaction).await?;
-    for name in [PEPPER, JTI_TAG] {
+    for name in NAMES {
         let mut value = Zeroizing::new([0; 32]);
         rand::fill(&mut *value).map_err(|_| KeyError::Unusable("the system has no randomness".into()))?;
         let sealed = envelope::seal(master, &secret_context(name), &*value).map_err(sealing)?;
@@ -72,19 +78,24 @@ pub async fn load_secrets(
     database: &Database,
     master: &MasterKey,
 ) -> Result<Option<ServerSecrets>, KeyError> {
-    let mut keys = Vec::with_capacity(2);
-    for name in [PEPPER, JTI_TAG] {
+    let mut values = Vec::with_capacity(NAMES.len());
+    for name in NAMES {
         let Some(sealed) = server_secrets::find(database, name).await? else { return Ok(None) };
         let value = envelope::open(master, &secret_context(name), &sealed)
             .map_err(|error| KeyError::opening(error, name))?;
-        keys.push(hmac::Key::new(hmac::HMAC_SHA256, &value));
+        values.push(value);
     }
-    let [pepper, jti_tag] = keys.try_into().map_err(|_| KeyError::Damaged(PEPPER.into()))?;
-    Ok(Some(ServerSecrets { pepper, jti_tag }))
+    let [pepper, jti_tag, idempotency] = values.try_into().map_err(|_| KeyError::Damaged(PEPPER.into()))?;
+    Ok(Some(ServerSecrets {
+        pepper: hmac::Key::new(hmac::HMAC_SHA256, &pepper),
+        jti_tag: hmac::Key::new(hmac::HMAC_SHA256, &jti_tag),
+        idempotency: SealKey::new(&idempotency).ok_or_else(|| KeyError::Damaged(IDEMPOTENCY.into()))?,
+    }))
 }
 
-const fn secret_context(name: &str) -> Context<'_> {
-    Context { table: "server_secrets", purpose: "hmac", id: name }
+fn secret_context(name: &str) -> Context<'_> {
+    let purpose = if name == IDEMPOTENCY { "aes-256-gcm" } else { "hmac" };
+    Context { table: "server_secrets", purpose, id: name }
 }
 
 fn sealing(_: SealError) -> KeyError {

@@ -1,18 +1,19 @@
 //! The first tenant and its administrator, without whom nobody could make any.
 
-use std::collections::BTreeMap;
-
 use countersign_shared::{AgentId, CredentialId, TenantId};
 
+use super::tenants::administrator as administrator_profile;
 use super::{ManagementError, new_id};
 use crate::config::Identifier;
-use crate::domain::agent::{AgentType, DeploymentEnv, NewAgent};
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::client_secret::ClientSecret;
+use crate::domain::resource_server::{NewResourceServer, ResourceServerProfile};
 use crate::domain::scope::Scopes;
+use crate::domain::tenant::{Limits, Plan, TenantProfile};
 use crate::keys::ServerSecrets;
-use crate::storage::agents::{self, Insertion};
-use crate::storage::{Database, audit, credentials, tenants};
+use crate::storage::agents::{self, Written};
+use crate::storage::tenants::Naming;
+use crate::storage::{Database, audit, credentials, resource_servers, tenants};
 
 /// What to call the first of each.
 pub struct Names<'a> {
@@ -26,7 +27,7 @@ pub struct Names<'a> {
 
 /// What there is afterwards.
 pub struct Bootstrapped {
-    /// The first tenant.
+    /// The platform's tenant.
     pub tenant: TenantId,
     /// Its administrator agent, unless somebody made the tenant by other means.
     pub administrator: Option<AgentId>,
@@ -34,35 +35,35 @@ pub struct Bootstrapped {
     pub secret: Option<ClientSecret>,
 }
 
-/// Makes them, all or nothing; where there is a tenant already, changes nothing.
+/// Makes them, all or nothing; where the platform has its tenant already, changes nothing.
 pub async fn bootstrap(
     database: &Database,
     secrets: &ServerSecrets,
     names: &Names<'_>,
 ) -> Result<Bootstrapped, ManagementError> {
-    let mut transaction = database.begin().await?;
+    let mut transaction = database.begin_installation().await?;
     tenants::lock_bootstrap(&mut transaction).await?;
-    if let Some((tenant, administrator)) = tenants::first(&mut transaction).await? {
+    if let Some((tenant, administrator)) = tenants::bootstrapped(&mut transaction).await? {
         return Ok(Bootstrapped { tenant, administrator, secret: None });
     }
 
     let (tenant, administrator) = (TenantId(new_id()?), AgentId(new_id()?));
-    tenants::insert(&mut transaction, tenant, names.tenant).await?;
-    tenants::insert_default_resource_server(&mut transaction, tenant, new_id()?, names.audience.as_str())
-        .await?;
-    let profile = NewAgent {
-        email: names.email.to_owned(),
-        agent_type: AgentType::Custom,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        capabilities: Vec::new(),
-        owner: names.tenant.to_owned(),
-        deployment_env: DeploymentEnv::Production,
-        scopes: Scopes::management(),
-        metadata: BTreeMap::new(),
+    let profile =
+        TenantProfile { name: names.tenant.to_owned(), plan: Plan::Paid, limits: Limits::default() };
+    let Naming::Done(_) = tenants::insert(&mut transaction, tenant, &profile, true).await? else {
+        return Err(ManagementError::TenantAlreadyExists);
     };
+    let server = NewResourceServer {
+        identifier: names.audience.clone(),
+        profile: ResourceServerProfile { is_default: true, ..ResourceServerProfile::default() },
+    };
+    let owned = resource_servers::own(&mut transaction, tenant, names.audience.as_str()).await?;
+    if !owned || resource_servers::insert(&mut transaction, tenant, new_id()?, &server).await?.is_none() {
+        return Err(ManagementError::ResourceServerAlreadyExists);
+    }
+    let profile = administrator_profile(names.email, names.tenant, Scopes::platform_administrator());
     // There is no other agent in a new tenant, so the email is free.
-    let Insertion::Inserted(_) = agents::insert(&mut transaction, tenant, administrator, &profile).await?
-    else {
+    let Written::Written(_) = agents::insert(&mut transaction, tenant, administrator, &profile).await? else {
         return Err(ManagementError::AgentAlreadyExists);
     };
     let secret = ClientSecret::generate()?;
@@ -70,7 +71,7 @@ pub async fn bootstrap(
     let credential = CredentialId(new_id()?);
     credentials::insert(&mut transaction, tenant, administrator, credential, hash.as_ref(), None).await?;
     let origin = Origin::default();
-    let event = Event { actor: None, ..Event::done(tenant, administrator, Action::Bootstrapped, &origin) };
+    let event = Event::done(tenant, None, Action::Bootstrapped, &origin);
     audit::record_in(&mut transaction, &event.on(TargetType::Tenant, &tenant)).await?;
     Database::commit(transaction).await?;
     Ok(Bootstrapped { tenant, administrator: Some(administrator), secret: Some(secret) })

@@ -1,18 +1,27 @@
-//! Who calls the management API, and what it may do there.
+//! Who acts, and what it may do.
 
-use countersign_shared::{AgentId, TenantId, VerifiedToken};
+use countersign_shared::{AgentId, TenantId};
 
 use super::ManagementError;
 use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
-use crate::domain::scope::Scopes;
+use crate::domain::scope::{AGENTS_READ, PLATFORM, Scopes, TENANTS_WRITE};
 use crate::failures::Concerns;
+use crate::limits::meter;
 use crate::tokens::check::{self, Audience, CheckError};
 
-/// An agent with a token for the issuer that holds. All it does stays in its tenant.
+/// An agent with a token for the issuer that holds, or the operator at the command line. All it does stays in its tenant, but for what
+/// platform scopes allow.
 pub struct Caller {
-    token: VerifiedToken,
-    scopes: Scopes,
+    tenant: TenantId,
+    authority: Authority,
+}
+
+enum Authority {
+    /// An agent, with its token's scopes; whether its tenant is the platform's.
+    Agent { agent: AgentId, scopes: Scopes, platform: bool },
+    /// Who can run this binary with the database's password can do anything.
+    Operator,
 }
 
 impl Caller {
@@ -24,9 +33,14 @@ impl Caller {
     ) -> Result<Self, ManagementError> {
         let Some(token) = token else { return Err(ManagementError::Unauthenticated(None)) };
         let (refusal, concerns, event) = match check::verify(app, token, Audience::Issuer).await {
-            Ok(token) => {
-                let scopes = token.claims().scope.iter().cloned().collect();
-                return Ok(Self { token, scopes });
+            Ok((token, live)) => {
+                let claims = token.claims();
+                meter::note_caller(claims.tenant, claims.subject);
+                app.limits.from_client(claims.subject, claims.tenant, live.rates).await?;
+                let scopes = claims.scope.iter().cloned().collect();
+                let authority =
+                    Authority::Agent { agent: claims.subject, scopes, platform: live.tenant_is_platform };
+                return Ok(Self { tenant: claims.tenant, authority });
             }
             Err(CheckError::Storage(error)) => return Err(error.into()),
             Err(CheckError::Refused(refusal)) => {
@@ -41,28 +55,74 @@ impl Caller {
                 (refusal, Concerns::Known, event)
             }
         };
-        app.failures.record(&app.database, concerns, event).await?;
+        app.failures.record(&app.audit, concerns, event).await?;
         Err(ManagementError::Unauthenticated(Some(refusal)))
     }
 
+    /// The operator at the command line, acting in `tenant`.
+    pub const fn operator(tenant: TenantId) -> Self {
+        Self { tenant, authority: Authority::Operator }
+    }
+
     /// The tenant that the caller is confined to.
-    pub fn tenant(&self) -> TenantId {
-        self.token.claims().tenant
+    pub const fn tenant(&self) -> TenantId {
+        self.tenant
     }
 
-    /// The caller itself.
-    pub fn agent(&self) -> AgentId {
-        self.token.claims().subject
+    /// The caller itself; `None`: the operator.
+    pub const fn agent(&self) -> Option<AgentId> {
+        match &self.authority {
+            Authority::Agent { agent, .. } => Some(*agent),
+            Authority::Operator => None,
+        }
     }
 
-    /// Whether the token allows `scope`.
+    /// The caller acting in `tenant`, as an administrator of it: what `tenants:write` is good for. In its own tenant it is what it is.
+    pub fn within(&self, tenant: TenantId) -> Result<Self, ManagementError> {
+        self.require(TENANTS_WRITE)?;
+        let authority = match &self.authority {
+            Authority::Operator => Authority::Operator,
+            Authority::Agent { agent, scopes, platform } => {
+                let own = tenant == self.tenant;
+                let scopes = if own { scopes.clone() } else { Scopes::tenant_administrator() };
+                Authority::Agent { agent: *agent, scopes, platform: *platform && own }
+            }
+        };
+        Ok(Self { tenant, authority })
+    }
+
+    /// Whether the caller may do what any management scope is enough for.
+    pub fn require_any(&self) -> Result<(), ManagementError> {
+        match &self.authority {
+            Authority::Operator => Ok(()),
+            Authority::Agent { scopes, .. } if !scopes.for_issuer().is_empty() => Ok(()),
+            Authority::Agent { .. } => Err(ManagementError::InsufficientScope(AGENTS_READ)),
+        }
+    }
+
+    /// What its token allows; nothing in particular for the operator.
+    pub fn scope(&self) -> String {
+        match &self.authority {
+            Authority::Agent { scopes, .. } => scopes.to_string(),
+            Authority::Operator => String::new(),
+        }
+    }
+
+    /// Whether the caller may do what takes `scope`. A platform scope counts only in the platform's tenant.
     pub fn require(&self, scope: &'static str) -> Result<(), ManagementError> {
-        self.token.require_scopes(&[scope]).map_err(|_| ManagementError::InsufficientScope(scope))
+        let may = match &self.authority {
+            Authority::Operator => true,
+            Authority::Agent { scopes, platform, .. } => {
+                scopes.contains(scope) && (*platform || !PLATFORM.contains(&scope))
+            }
+        };
+        if may { Ok(()) } else { Err(ManagementError::InsufficientScope(scope)) }
     }
 
     /// Whether the caller may hand out `scopes`: of management scopes, only its token's own. Otherwise `agents:write` would be as good as any.
     pub fn require_may_grant(&self, scopes: &Scopes) -> Result<(), ManagementError> {
-        let beyond = scopes.for_issuer().beyond(&self.scopes);
+        let Authority::Agent { scopes: own, .. } = &self.authority else { return Ok(()) };
+        let beyond = scopes.for_issuer().beyond(own);
         if beyond.is_empty() { Ok(()) } else { Err(ManagementError::ScopeEscalation(beyond)) }
     }
 }

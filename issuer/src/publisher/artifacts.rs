@@ -7,7 +7,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use countersign_shared::revocation::{Head, build_base, encode_delta, hex};
 use countersign_shared::{Coordinate, Shard, UnixTime};
 
-use crate::storage::outbox::{Entry, Position};
+use crate::domain::tenant::MAX_LIFETIME_SECONDS;
+use crate::storage::outbox::{Cutoff, Entry, Position, Revoked};
 
 /// The signed outer bound, in seconds, on how long a verifier may rely on a head. Its own limit, by its own clock, is 30 seconds; this one
 /// compares two clocks, so it leaves them room.
@@ -33,10 +34,16 @@ impl BaseObject {
     pub(super) fn build(entries: &[Entry]) -> Self {
         let seq = entries.iter().map(|entry| entry.seq).max().unwrap_or(0);
         let mut shards: BTreeMap<Shard, Vec<_>> = BTreeMap::new();
-        for Entry { coordinate, .. } in entries {
-            shards.entry(coordinate.shard).or_default().push(coordinate.serial);
+        let mut rules = Vec::new();
+        for entry in entries {
+            match &entry.revoked {
+                Revoked::Token(coordinate) => {
+                    shards.entry(coordinate.shard).or_default().push(coordinate.serial);
+                }
+                Revoked::UpTo(rule) => rules.push(rule.clone()),
+            }
         }
-        let bytes = build_base(seq, &shards, &[]);
+        let bytes = build_base(seq, &shards, &rules);
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest(&SHA256, &bytes).as_ref());
         Self { sha256, bytes }
@@ -48,9 +55,10 @@ impl BaseObject {
     }
 }
 
-/// The oldest shard that still matters.
-pub(super) fn oldest_shard(now: UnixTime) -> Option<Shard> {
-    Shard::of_expiry(now.plus(-SLOW_CLOCKS))
+/// What no longer matters at `now`.
+pub(super) fn cutoff(now: UnixTime) -> Option<Cutoff> {
+    let shard = Shard::of_expiry(now.plus(-SLOW_CLOCKS))?;
+    Some(Cutoff { shard, not_before: now.plus(-SLOW_CLOCKS - i64::from(MAX_LIFETIME_SECONDS)) })
 }
 
 /// What came since the base.
@@ -63,8 +71,14 @@ pub(super) struct Delta {
 impl Delta {
     /// Of `entries`, none of which is in the base.
     pub(super) fn new(entries: Vec<Entry>) -> Self {
-        let coordinates: Vec<Coordinate> = entries.iter().map(|entry| entry.coordinate).collect();
-        let encoded = encode_delta(&coordinates, &[]);
+        let (mut coordinates, mut rules) = (Vec::<Coordinate>::new(), Vec::new());
+        for entry in &entries {
+            match &entry.revoked {
+                Revoked::Token(coordinate) => coordinates.push(*coordinate),
+                Revoked::UpTo(rule) => rules.push(rule.clone()),
+            }
+        }
+        let encoded = encode_delta(&coordinates, &rules);
         Self { entries, encoded }
     }
 
@@ -116,7 +130,7 @@ mod tests {
     fn entry(seq: u64, shard: u32, serial: u64) -> Entry {
         let coordinate =
             Coordinate { shard: Shard::new(shard).unwrap(), serial: Serial::new(serial).unwrap() };
-        Entry { seq, coordinate }
+        Entry { seq, revoked: Revoked::Token(coordinate) }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use countersign_shared::revocation::{HEAD_TYPE, MAX_HEAD_BYTES};
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
-use super::artifacts::{self, BaseObject, Delta, oldest_shard};
+use super::artifacts::{self, BaseObject, Delta, cutoff};
 use super::courier::Courier;
 use super::leader::{Ended, Task};
 use super::sinks::Artifact;
@@ -194,9 +194,9 @@ impl<'t> Term<'t> {
     /// Builds a base of everything sequenced so far and sends it off. Heads go on naming the old one until it is stored.
     async fn make_base(&mut self) -> Result<(), Ended> {
         self.base_made = Instant::now();
-        let Some(oldest) = oldest_shard(clock::now()) else { return Ok(()) };
+        let Some(matter) = cutoff(clock::now()) else { return Ok(()) };
         let seq = self.position.seq;
-        let entries = self.leadership.entries(0, seq, Some(oldest)).await?;
+        let entries = self.leadership.entries(0, seq, Some(matter)).await?;
         let built = tokio::task::spawn_blocking(move || BaseObject::build(&entries)).await;
         let Ok(object) = built else {
             error!("building a base object was interrupted");

@@ -5,20 +5,29 @@
 
 pub mod agents;
 pub mod audit;
+pub mod changes;
+pub mod clients;
+pub mod credential_uses;
 pub mod credentials;
+pub mod idempotency;
+pub mod limits;
+pub mod not_before;
 pub mod outbox;
+pub mod resource_servers;
 pub mod revocations;
 pub mod schema;
 pub mod serials;
 pub mod server_secrets;
 pub mod signing_keys;
 pub mod tenants;
+pub mod used_assertions;
 
 use std::fmt;
 use std::time::Duration;
 
+use countersign_shared::TenantId;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -36,11 +45,22 @@ const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 pub type Transaction = sqlx::Transaction<'static, Postgres>;
 
 /// The database.
+///
+/// Row-level security confines every transaction to one tenant (`migrations/20261121110000_tenants_confined.sql`): the one that
+/// [`Database::begin_as`] names. What belongs to no tenant, or comes before it is known whose it is, goes through `installation`.
 #[derive(Clone)]
 pub struct Database {
-    pool: PgPool,
+    /// Sees nothing until a transaction names its tenant.
+    confined: PgPool,
+    /// Sees every tenant: for client authentication, the publisher, keys, jobs. Never for what a caller asks about.
+    installation: PgPool,
     options: PgConnectOptions,
 }
+
+/// The setting that row-level security goes by.
+const TENANT_SETTING: &str = "countersign.tenant";
+/// Its value on connections that see every tenant.
+const EVERY_TENANT: &str = "*";
 
 impl Database {
     /// Connects, trying again with backoff until `config.startup_timeout` is over. Each failure is one line in the log.
@@ -67,26 +87,32 @@ impl Database {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
-        let pool = PgPoolOptions::new()
-            .max_connections(config.pool_size)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false) // it would cost every request a round trip
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for < TRY_AFTER_IDLE {
-                        return Ok(true);
-                    }
-                    let answer = tokio::time::timeout(Duration::from_secs(1), connection.ping()).await;
-                    Ok(matches!(answer, Ok(Ok(()))))
-                })
-            })
-            .connect_lazy_with(options.clone());
-        Ok(Self { pool, options })
+        let confined = pool(config.pool_size, options.clone());
+        let options = options.options([(TENANT_SETTING, EVERY_TENANT)]);
+        let installation = pool(config.pool_size, options.clone());
+        Ok(Self { confined, installation, options })
     }
 
-    /// Begins a transaction.
-    pub async fn begin(&self) -> Result<Transaction, StorageError> {
-        Ok(self.pool.begin().await?)
+    /// Begins a transaction that sees, and can change, what is `tenant`'s and nothing else.
+    pub async fn begin_as(&self, tenant: TenantId) -> Result<Transaction, StorageError> {
+        // One round trip. A UUID has no characters that would need quoting.
+        let begin = format!("begin; set local {TENANT_SETTING} = '{}'", tenant.0);
+        Ok(self.confined.begin_with(AssertSqlSafe(begin)).await?)
+    }
+
+    /// Begins a transaction that sees every tenant: for the installation's own work and the platform administrator's.
+    pub async fn begin_installation(&self) -> Result<Transaction, StorageError> {
+        Ok(self.installation.begin().await?)
+    }
+
+    /// Refuses a role that row-level security doesn't bind.
+    pub async fn require_confinement(&self) -> Result<(), Unconfined> {
+        let role = sqlx::query!(
+            r#"select rolname as "name!", rolsuper or rolbypassrls as "bypasses!" from pg_roles where rolname = current_user"#
+        );
+        let role =
+            role.fetch_one(&self.installation).await.map_err(|error| Unconfined::Unknown(error.into()))?;
+        if role.bypasses { Err(Unconfined::Role(role.name)) } else { Ok(()) }
     }
 
     /// Commits it.
@@ -111,10 +137,32 @@ impl Database {
             .connect_lazy_with(options)
     }
 
+    /// A pool of one connection with a request's patience, for who takes many requests' work together.
+    fn single(&self) -> PgPool {
+        pool(1, self.options.clone())
+    }
+
     /// Closes every connection, once it is back.
     pub async fn close(&self) {
-        self.pool.close().await;
+        tokio::join!(self.confined.close(), self.installation.close());
     }
+}
+
+fn pool(size: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false) // it would cost every request a round trip
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for < TRY_AFTER_IDLE {
+                    return Ok(true);
+                }
+                let answer = tokio::time::timeout(Duration::from_secs(1), connection.ping()).await;
+                Ok(matches!(answer, Ok(Ok(()))))
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 async fn try_connect(options: &PgConnectOptions) -> Result<(), String> {
@@ -147,6 +195,30 @@ impl fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
+/// The role that `DATABASE_URL` names isn't fit for serving.
+#[derive(Debug)]
+pub enum Unconfined {
+    /// Row-level security doesn't bind it.
+    Role(String),
+    /// That can't be told.
+    Unknown(StorageError),
+}
+
+impl fmt::Display for Unconfined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Role(role) => write!(
+                f,
+                "the role `{role}` in DATABASE_URL bypasses row-level security, which keeps tenants apart: use one that is neither superuser \
+                 nor BYPASSRLS, and owns the database"
+            ),
+            Self::Unknown(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Unconfined {}
+
 /// What the database didn't do.
 #[derive(Debug)]
 pub enum StorageError {
@@ -169,6 +241,18 @@ impl StorageError {
     /// For a row whose word isn't one.
     fn row(table: &'static str, id: impl ToString) -> impl Fn(UnknownWord) -> Self {
         move |unknown| Self::Row { table, id: id.to_string(), problem: unknown.to_string() }
+    }
+
+    /// The same once more: several may wait for one statement.
+    pub(crate) fn again(&self) -> Self {
+        let cause = sqlx::Error::InvalidArgument(match self {
+            Self::Unavailable(error) | Self::Refused(error) => error.to_string(),
+            Self::Row { .. } => self.to_string(),
+        });
+        match self {
+            Self::Unavailable(_) => Self::Unavailable(cause),
+            Self::Refused(_) | Self::Row { .. } => Self::Refused(cause),
+        }
     }
 
     /// The unique constraint or index that refused a row.

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use countersign_shared::{Coordinate, Serial, Shard};
+use countersign_shared::revocation::{Level, Rule};
+use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
 use sqlx::Acquire as _;
 use sqlx::postgres::PgListener;
 
@@ -37,12 +38,21 @@ pub struct Position {
 }
 
 /// A revocation with its place in the order of publication.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its place.
     pub seq: u64,
     /// What is revoked.
-    pub coordinate: Coordinate,
+    pub revoked: Revoked,
+}
+
+/// What an entry revokes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// The one token there.
+    Token(Coordinate),
+    /// All that the rule ends.
+    UpTo(Rule),
 }
 
 impl Leadership {
@@ -107,7 +117,8 @@ impl Leadership {
             let state = sqlx::query!("select seq from publisher_state for update")
                 .fetch_one(&mut *transaction)
                 .await?;
-            let rows = sqlx::query!(
+            let rows = sqlx::query_as!(
+                Row,
                 r#"update revocation_outbox o set seq = $1 + fresh.place
                    from (
                        select outbox_id, row_number() over (order by outbox_id) as place
@@ -115,7 +126,7 @@ impl Leadership {
                        order by outbox_id limit $2
                    ) fresh
                    where o.outbox_id = fresh.outbox_id
-                   returning o.seq as "seq!", o.shard, o.serial"#,
+                   returning o.seq as "seq!", o.shard, o.serial, o.rule_level, o.rule_subject, o.not_before"#,
                 state.seq,
                 BATCH,
             )
@@ -129,32 +140,32 @@ impl Leadership {
             .fetch_one(&mut *transaction)
             .await?;
             transaction.commit().await?;
-            let entries = rows
-                .into_iter()
-                .map(|row| entry(row.seq, row.shard, row.serial))
-                .collect::<Result<_, _>>()?;
+            let entries = rows.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?;
             Ok((position(row.epoch, row.seq, row.base_seq, row.base_sha256)?, entries))
         })
         .await
     }
 
-    /// Sequenced entries after `after`, up to and including `up_to`, of all shards or those from `oldest` on.
+    /// Sequenced entries after `after`, up to and including `up_to`: all of them, or those that still `matter`.
     pub async fn entries(
         &mut self,
         after: u64,
         up_to: u64,
-        oldest: Option<Shard>,
+        matter: Option<Cutoff>,
     ) -> Result<Vec<Entry>, StorageError> {
-        let rows = sqlx::query!(
-            r#"select seq as "seq!", shard, serial from revocation_outbox where seq > $1 and seq <= $2 and shard >= $3"#,
+        let rows = sqlx::query_as!(
+            Row,
+            r#"select seq as "seq!", shard, serial, rule_level, rule_subject, not_before from revocation_outbox
+               where seq > $1 and seq <= $2 and (shard >= $3 or not_before >= $4)"#,
             after.cast_signed(),
             up_to.cast_signed(),
-            oldest.map_or(0, |shard| shard.get().cast_signed()),
+            matter.map_or(0, |cutoff| cutoff.shard.get().cast_signed()),
+            matter.map_or(0, |cutoff| cutoff.not_before.0),
         )
         .fetch_all(&mut self.connection);
         let rows =
             tokio::time::timeout(LONG_PATIENCE, rows).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        rows.into_iter().map(|row| entry(row.seq, row.shard, row.serial)).collect()
+        rows.into_iter().map(Entry::try_from).collect()
     }
 
     /// Puts the base object `sha256`, of the entries up to `base_seq`, in force. That changes the head's content, so it takes a `seq`.
@@ -196,15 +207,45 @@ fn position(
     Ok(Position { epoch: epoch.cast_unsigned(), seq: seq.cast_unsigned(), base })
 }
 
-fn entry(seq: i64, shard: i32, serial: i64) -> Result<Entry, StorageError> {
-    match (Shard::new(shard.cast_unsigned()), Serial::new(serial.cast_unsigned())) {
-        (Some(shard), Some(serial)) => {
-            Ok(Entry { seq: seq.cast_unsigned(), coordinate: Coordinate { shard, serial } })
-        }
-        _ => Err(StorageError::Row {
+/// Up to where entries no longer matter, because every token that they could end has expired.
+#[derive(Debug, Clone, Copy)]
+pub struct Cutoff {
+    /// The oldest shard that does.
+    pub shard: Shard,
+    /// The earliest rule that does.
+    pub not_before: UnixTime,
+}
+
+struct Row {
+    seq: i64,
+    shard: Option<i32>,
+    serial: Option<i64>,
+    rule_level: Option<i16>,
+    rule_subject: Option<Vec<u8>>,
+    not_before: Option<i64>,
+}
+
+impl TryFrom<Row> for Entry {
+    type Error = StorageError;
+
+    fn try_from(row: Row) -> Result<Self, StorageError> {
+        let revoked = match (row.shard, row.serial, row.rule_level, row.rule_subject, row.not_before) {
+            (Some(shard), Some(serial), None, None, None) => {
+                let (shard, serial) =
+                    (Shard::new(shard.cast_unsigned()), Serial::new(serial.cast_unsigned()));
+                shard.zip(serial).map(|(shard, serial)| Revoked::Token(Coordinate { shard, serial }))
+            }
+            (None, None, Some(level), Some(subject), Some(not_before)) => {
+                let level = u8::try_from(level).ok().and_then(Level::from_number);
+                level.map(|level| Revoked::UpTo(Rule { level, subject, not_before: UnixTime(not_before) }))
+            }
+            _ => None,
+        };
+        let seq = row.seq;
+        revoked.map(|revoked| Self { seq: seq.cast_unsigned(), revoked }).ok_or_else(|| StorageError::Row {
             table: "revocation_outbox",
             id: format!("with seq {seq}"),
-            problem: "its coordinate is out of range".into(),
-        }),
+            problem: "it is neither a serial nor a rule, or out of range".into(),
+        })
     }
 }

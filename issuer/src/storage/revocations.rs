@@ -1,8 +1,10 @@
 //! `revocations`, and what else decides whether a token is alive.
 
+use countersign_shared::verify::Revocation;
 use countersign_shared::{AgentId, Claims, Jti, TenantId};
 
 use super::{Database, StorageError, Transaction, outbox};
+use crate::domain::limit::TenantRates;
 
 /// What became of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum Revoked {
 pub async fn insert(
     transaction: &mut Transaction,
     tenant: TenantId,
-    by: AgentId,
+    by: Option<AgentId>,
     jti: Jti,
 ) -> Result<Revoked, StorageError> {
     let coordinate = jti.coordinate();
@@ -31,7 +33,7 @@ pub async fn insert(
            select count(pg_notify($6, '')) > 0 as "new!" from queued"#,
         jti.as_uuid(),
         tenant.0,
-        by.0,
+        by.map(|agent| agent.0),
         coordinate.shard.get().cast_signed(),
         coordinate.serial.get().cast_signed(),
         outbox::CHANNEL,
@@ -44,16 +46,26 @@ pub async fn insert(
 /// What the database says about a token whose signature holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveState {
-    /// Its jti was revoked.
-    pub revoked: bool,
-    /// Its agent, credential and tenant are active and belong together.
-    pub holders_active: bool,
+    /// Whether it was revoked, or ended by a not-before rule or the end of whom it belongs to.
+    pub verdict: Revocation,
+    /// Its tenant is the platform's.
+    pub tenant_is_platform: bool,
+    /// Its tenant's limits on requests.
+    pub rates: TenantRates,
 }
 
 /// Looks up the state of the token with these claims.
 pub async fn live_state(database: &Database, claims: &Claims) -> Result<LiveState, StorageError> {
     let row = sqlx::query!(
         r#"select exists (select from revocations where jti = $1) as "revoked!",
+                  exists (
+                      select from not_before_rules r
+                      join (values (0::smallint, ''::bytea), (1, $5), (2, $6), (3, $7), (4, $8)) as of (level, subject) using (level, subject)
+                      where r.not_before >= $9
+                  ) as "superseded!",
+                  exists (select from tenants where tenant_id = $4 and is_platform) as "tenant_is_platform!",
+                  (select requests_per_minute from tenants where tenant_id = $4) as requests_per_minute,
+                  (select client_requests_per_minute from tenants where tenant_id = $4) as client_requests_per_minute,
                   exists (
                       select from credentials c join agents a using (tenant_id, agent_id) join tenants t using (tenant_id)
                       where credential_id = $2 and agent_id = $3 and tenant_id = $4
@@ -63,8 +75,42 @@ pub async fn live_state(database: &Database, claims: &Claims) -> Result<LiveStat
         claims.credential.0,
         claims.subject.0,
         claims.tenant.0,
+        claims.tenant.0.as_bytes().as_slice(),
+        claims.subject.0.as_bytes().as_slice(),
+        claims.credential.0.as_bytes().as_slice(),
+        claims.key_id.as_bytes(),
+        claims.issued_at.0,
     )
-    .fetch_one(&database.pool)
+    .fetch_one(&database.installation)
     .await?;
-    Ok(LiveState { revoked: row.revoked, holders_active: row.holders_active })
+    let verdict = if row.revoked {
+        Revocation::Revoked
+    } else if row.superseded || !row.holders_active {
+        Revocation::Superseded
+    } else {
+        Revocation::Clear
+    };
+    let rates = TenantRates {
+        tenant: row.requests_per_minute.map(i32::cast_unsigned),
+        client: row.client_requests_per_minute.map(i32::cast_unsigned),
+    };
+    Ok(LiveState { verdict, tenant_is_platform: row.tenant_is_platform, rates })
+}
+
+/// Whether `agent` is what one of these resource servers of its tenant authenticates as.
+pub async fn is_audience(
+    database: &Database,
+    tenant: TenantId,
+    agent: AgentId,
+    audience: &[String],
+) -> Result<bool, StorageError> {
+    let found = sqlx::query_scalar!(
+        r#"select exists (
+               select from resource_servers where tenant_id = $1 and agent_id = $2 and identifier = any($3)
+           ) as "found!""#,
+        tenant.0,
+        agent.0,
+        audience,
+    );
+    Ok(found.fetch_one(&database.installation).await?)
 }

@@ -54,7 +54,7 @@ pub async fn check(database: &Database) -> Result<(), Mismatch> {
     // Not `query!`: the table is sqlx's, and may not be there.
     let applied: Result<Vec<(i64, Vec<u8>)>, _> =
         sqlx::query_as("select version, checksum from _sqlx_migrations where success")
-            .fetch_all(&database.pool)
+            .fetch_all(&database.installation)
             .await;
     let applied: BTreeMap<i64, Vec<u8>> = match applied {
         Ok(rows) => rows.into_iter().collect(),

@@ -15,7 +15,7 @@ pub async fn lease(database: &Database, shard: Shard, count: u64) -> Result<Opti
         count.cast_signed(),
         Serial::LIMIT.cast_signed(),
     )
-    .fetch_optional(&database.pool)
+    .fetch_optional(&database.installation)
     .await?;
     Ok(first.map(i64::cast_unsigned))
 }

@@ -23,7 +23,7 @@ pub async fn insert_if_missing(
 /// The secret of that name.
 pub async fn find(database: &Database, name: &str) -> Result<Option<Sealed>, StorageError> {
     let row = sqlx::query!("select sealed_data_key, sealed_value from server_secrets where name = $1", name)
-        .fetch_optional(&database.pool)
+        .fetch_optional(&database.installation)
         .await?;
     Ok(row.map(|row| Sealed { data_key: row.sealed_data_key, value: row.sealed_value }))
 }

@@ -22,6 +22,15 @@ pub async fn has_active(transaction: &mut Transaction, purpose: Purpose) -> Resu
     Ok(found.fetch_one(&mut **transaction).await?)
 }
 
+/// Whether `kid` is a key of tokens.
+pub async fn signs_tokens(transaction: &mut Transaction, kid: &str) -> Result<bool, StorageError> {
+    let found = sqlx::query_scalar!(
+        r#"select exists (select from signing_keys where kid = $1 and purpose = 'token') as "found!""#,
+        kid,
+    );
+    Ok(found.fetch_one(&mut **transaction).await?)
+}
+
 /// Adds a key.
 pub async fn insert(transaction: &mut Transaction, key: &KeyRecord) -> Result<(), StorageError> {
     sqlx::query!(
@@ -46,7 +55,7 @@ pub async fn list(database: &Database) -> Result<Vec<KeyRecord>, StorageError> {
         "select kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private, created_at
          from signing_keys order by created_at, kid"
     )
-    .fetch_all(&database.pool)
+    .fetch_all(&database.installation)
     .await?;
     let records = rows.into_iter().map(|row| {
         let problem = StorageError::row("signing_keys", row.kid.clone());

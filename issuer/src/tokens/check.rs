@@ -81,25 +81,26 @@ pub fn to_be_revoked(app: &App, token: &str) -> Result<Claims, Refusal> {
     prepared.signed_claims(signature, &policy)
 }
 
-/// Whether `token` holds, all considered. A mark in the hot state is enough to refuse it; to accept it takes the database.
-pub async fn verify(app: &App, token: &str, audience: Audience) -> Result<VerifiedToken, CheckError> {
+/// Whether `token` holds, all considered, and what the database says of it. A mark in the hot state is enough to refuse it; to accept it takes the database.
+pub async fn verify(
+    app: &App,
+    token: &str,
+    audience: Audience,
+) -> Result<(VerifiedToken, LiveState), CheckError> {
     let authentic = authenticate(app, token, audience)?;
     let claims = authentic.claims().clone();
     if app.hot.is_revoked(claims.jti).await == Some(true) {
         return Err(CheckError::Ended(Refusal::Revoked, Box::new(claims)));
     }
     let state = live_state(&app.database, &claims).await?;
-    authentic.against(&state).map_err(|refusal| CheckError::Ended(refusal, Box::new(claims)))
+    match authentic.against(&state) {
+        Ok(token) => Ok((token, state)),
+        Err(refusal) => Err(CheckError::Ended(refusal, Box::new(claims))),
+    }
 }
 
 impl Revocations for LiveState {
     fn verdict(&self, _: &Claims) -> Revocation {
-        if self.revoked {
-            Revocation::Revoked
-        } else if self.holders_active {
-            Revocation::Clear
-        } else {
-            Revocation::Superseded
-        }
+        self.verdict
     }
 }

@@ -1,14 +1,18 @@
 //! Making an access token (RFC 9068). Claims: `docs/reference/formats.md`.
 
+use std::fmt;
+
 use countersign_shared::verify::TOKEN_TYPE;
 use countersign_shared::{AgentId, CredentialId, Jti, TenantId, UnixTime};
 use serde::Serialize;
 
 use crate::app::App;
+use crate::clock;
 use crate::domain::agent::AgentType;
 use crate::domain::scope::Scopes;
 use crate::keys::SignError;
 use crate::tokens::jti;
+use crate::tokens::revoke::REPLICA_LAG_SECONDS;
 use crate::tokens::serials::SerialError;
 
 /// What a token is to say, decided.
@@ -27,7 +31,12 @@ pub struct Grant {
     pub scope: Scopes,
     /// Life in seconds.
     pub lifetime: u32,
+    /// Up to when tokens like this one were ended: this one is issued after it.
+    pub not_before: Option<UnixTime>,
 }
+
+/// How long a token waits, in seconds, for the end of the second that a not-before rule still touches.
+const MAX_WAIT: i64 = REPLICA_LAG_SECONDS + 1;
 
 /// The payload, in the order it is written.
 #[derive(Serialize)]
@@ -53,17 +62,63 @@ pub struct Unsigned {
     payload: Vec<u8>,
 }
 
-/// Gives the token of `grant` its id and writes its claims.
-pub async fn prepare(app: &App, grant: &Grant, now: UnixTime) -> Result<Unsigned, SerialError> {
-    let expires = now.plus(grant.lifetime.into());
-    let coordinate = app.serials.take(&app.database, expires, now).await?;
+/// Why there is no token.
+#[derive(Debug)]
+pub enum MintError {
+    /// There is no serial for it.
+    Serial(SerialError),
+    /// A not-before rule lies too far ahead of this clock to wait for: the clock that made the rule was fast, or this one is slow.
+    Ended,
+}
+
+impl From<SerialError> for MintError {
+    fn from(error: SerialError) -> Self {
+        Self::Serial(error)
+    }
+}
+
+impl fmt::Display for MintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serial(error) => error.fmt(f),
+            Self::Ended => {
+                f.write_str("a not-before rule lies ahead of this host's clock: check the hosts' clocks")
+            }
+        }
+    }
+}
+
+impl std::error::Error for MintError {}
+
+/// Waits until a rule touches no token issued from then on, and says whether it had to. Whoever waited has to look again at who asks: what it knew
+/// then is old by now.
+pub async fn wait_out(not_before: Option<UnixTime>, now: UnixTime) -> Result<bool, MintError> {
+    let issuable = not_before.map_or(now, |not_before| now.max(not_before.plus(1)));
+    if issuable.0 - now.0 > MAX_WAIT {
+        return Err(MintError::Ended);
+    }
+    if issuable > now {
+        clock::reach(issuable).await;
+    }
+    Ok(issuable > now)
+}
+
+/// Gives the token of `grant` its id and writes its claims. It is issued at `issued`: when it was known that the grant is right. A rule made later
+/// ends it, however long making it takes.
+pub async fn prepare(app: &App, grant: &Grant, issued: UnixTime) -> Result<Unsigned, MintError> {
+    // It would be born dead. With an `iat` in the future it would outlive the next rule.
+    if grant.not_before.is_some_and(|not_before| issued <= not_before) {
+        return Err(MintError::Ended);
+    }
+    let expires = issued.plus(grant.lifetime.into());
+    let coordinate = app.serials.take(&app.database, expires, issued).await?;
     let jti = jti::mint(&app.secrets.jti_tag, coordinate, grant.tenant);
     let payload = Payload {
         iss: app.issuer_url.as_str(),
         sub: grant.agent,
         client_id: grant.agent,
         aud: &grant.audience,
-        iat: now.0,
+        iat: issued.0,
         exp: expires.0,
         jti: jti.to_string(),
         scope: grant.scope.to_string(),

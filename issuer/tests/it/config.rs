@@ -77,6 +77,9 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         .env("DATABASE_POOL_SIZE", "1")
         .env("STARTUP_TIMEOUT_SECONDS", "x")
         .env("SHUTDOWN_TIMEOUT_SECONDS", "0")
+        .env("CORS_ALLOWED_ORIGINS", "*")
+        .env("MAX_CONNECTIONS", "1")
+        .env("MAX_CONNECTIONS_PER_IP", "0")
         .env("HUB_URL", "ftp://edge");
     let ran = cli.run(&["serve"]);
     let named = problems(&ran);
@@ -95,6 +98,9 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         "DATABASE_POOL_SIZE",
         "STARTUP_TIMEOUT_SECONDS",
         "SHUTDOWN_TIMEOUT_SECONDS",
+        "CORS_ALLOWED_ORIGINS",
+        "MAX_CONNECTIONS",
+        "MAX_CONNECTIONS_PER_IP",
         "HUB_URL",
         "HUB_PUSH_SECRET",
         "KV_NAMESPACE_ID",
@@ -103,7 +109,7 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         let count = named.iter().filter(|problem| problem.starts_with(&format!("{name} "))).count();
         assert_eq!(count, 1, "{name}: {named:#?}");
     }
-    assert_eq!(named.len(), 18, "{named:#?}");
+    assert_eq!(named.len(), 21, "{named:#?}");
     assert!(!ran.stderr().contains("hunter2") && !ran.stderr().contains("aHVudGVyMg"), "{}", ran.stderr());
 }
 
@@ -133,6 +139,27 @@ fn the_issuer_s_url_has_one_spelling() {
         let cli = Cli::new(URL).env("ISSUER_URL", url).env("COUNTERSIGN_ENV", environment);
         let ran = cli.env("STARTUP_TIMEOUT_SECONDS", "1").run(&["serve"]);
         assert_eq!(ran.code(), Some(1), "{url} is fine, the database isn't: {}", ran.stderr());
+    }
+}
+
+#[test]
+fn origins_are_written_as_browsers_write_them() {
+    for (origins, environment) in [
+        ("https://app.example/", "production"),
+        ("https://app.example/path", "production"),
+        ("https://APP.example", "production"),
+        ("https://app.example:443", "production"),
+        ("https://*.example", "production"),
+        ("http://app.example", "production"),
+        ("app.example", "production"),
+        ("null", "production"),
+        ("https://app.example, *", "production"),
+        ("ftp://app.example", "development"),
+        ("*", "production"),
+    ] {
+        let cli = Cli::new(URL).env("CORS_ALLOWED_ORIGINS", origins).env("COUNTERSIGN_ENV", environment);
+        let named = problems(&cli.run(&["serve"]));
+        assert!(named.len() == 1 && named[0].starts_with("CORS_ALLOWED_ORIGINS "), "{origins}: {named:?}");
     }
 }
 

@@ -65,7 +65,10 @@ async fn no_secret_and_no_token_is_ever_logged() {
     }
     let audit: i64 = issuer
         .database
-        .value("select count(*) from audit_events where audit_events::text ~ 'csk_|eyJ'")
+        .value(
+            "select count(*) from (select audit_events::text as event from audit_events union all select audit_queue::text from audit_queue) events
+             where event ~ 'csk_|eyJ'",
+        )
         .await;
     assert_eq!(audit, 0);
 }

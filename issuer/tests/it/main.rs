@@ -5,11 +5,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod audit;
 mod bootstrap;
+mod cli_agents;
 mod config;
+mod confinement;
 mod http;
 mod lifecycle;
+mod limits;
 mod logs;
 mod outage;
 mod publisher;
+mod replicas;
 mod support;

@@ -23,8 +23,8 @@ async fn says_what_is_ready() {
     let expected = json!({
         "status": "ready",
         "checks": {
-            "postgres": ok, "migrations": ok, "keys": ok, "hot_state": {"status": "ok", "kind": "redis"},
-            "publisher": {"status": "disabled"},
+            "postgres": ok, "migrations": ok, "keys": ok, "hot_state": {"status": "ok", "kind": "redis", "limits": "shared"},
+            "publisher": {"status": "disabled"}, "audit": ok, "client_cache": ok,
         },
     });
     assert_eq!(body, expected);
@@ -53,7 +53,10 @@ async fn a_key_that_the_database_no_longer_names_is_told() {
 #[tokio::test]
 async fn without_redis_it_keeps_state_in_process_and_says_so() {
     let issuer = Issuer::start_with(|cli| cli.without("REDIS_URL")).await;
-    assert_eq!(ready(&issuer).await.1["checks"]["hot_state"], json!({"status": "ok", "kind": "in_process"}));
+    assert_eq!(
+        ready(&issuer).await.1["checks"]["hot_state"],
+        json!({"status": "ok", "kind": "in_process", "limits": "per_process"})
+    );
     let token = issuer.token(&issuer.administrator).await;
     issuer.revoke(&issuer.administrator, &token).await;
     assert!(!issuer.is_active(&issuer.administrator, &token).await);

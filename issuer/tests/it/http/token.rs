@@ -232,7 +232,7 @@ async fn who_is_refused_does_not_learn_why() {
         (wrong, "wrong, expired or revoked secret"),
         (revoked, "wrong, expired or revoked secret"),
         (suspended, "agent not active"),
-        (foreign, "tenant suspended"),
+        (foreign, "tenant not active"),
         (mistyped, "malformed client_secret"),
         (no_uuid, "malformed client_id"),
     ];
@@ -256,20 +256,13 @@ async fn fingerprint(response: Response) -> String {
     let headers: Vec<String> = response
         .headers()
         .iter()
-        .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
+        // How many more requests there may be is another number each time.
+        .filter(|(name, _)| {
+            !["date", "x-request-id"].contains(&name.as_str()) && !name.as_str().contains("ratelimit")
+        })
         .map(|(name, value)| format!("{name}: {value:?}"))
         .collect();
     format!("{} {headers:?} {}", response.status(), response.text().await.unwrap())
-}
-
-#[tokio::test]
-async fn a_malformed_secret_is_refused_without_a_look_up() {
-    let issuer = Issuer::start().await;
-    // Were the client looked up, this would be an internal error.
-    issuer.database.execute("alter table credentials rename to elsewhere").await;
-    let mistyped = Client { secret: "csk_mistyped".into(), ..issuer.administrator.clone() };
-    let response = issuer.oauth("token", &mistyped, &[GRANT]).await;
-    assert_eq!(oauth_error(response).await, (401, "invalid_client".into()));
 }
 
 #[tokio::test]

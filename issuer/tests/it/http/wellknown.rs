@@ -48,19 +48,27 @@ async fn metadata_is_true() {
     let response = issuer.get("/.well-known/oauth-authorization-server").send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "application/json");
     let metadata: Value = response.json().await.unwrap();
-    let methods = ["client_secret_basic", "client_secret_post"];
+    let methods = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+    let algorithms = ["RS256", "PS256", "ES256", "EdDSA"];
     let expected = json!({
         "issuer": ISSUER,
         "token_endpoint": format!("{ISSUER}/oauth2/v1/token"),
         "introspection_endpoint": format!("{ISSUER}/oauth2/v1/introspect"),
         "revocation_endpoint": format!("{ISSUER}/oauth2/v1/revoke"),
         "jwks_uri": format!("{ISSUER}/.well-known/jwks.json"),
-        "scopes_supported": ["agents:read", "agents:write", "credentials:write", "tokens:introspect", "tokens:revoke"],
+        "service_documentation": format!("{ISSUER}/docs"),
+        "scopes_supported": [
+            "agents:read", "agents:write", "audit:read", "credentials:read", "credentials:write", "resource_servers:read",
+            "resource_servers:write", "tenants:read", "tenants:write", "tokens:introspect", "tokens:revoke",
+        ],
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
         "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
     });
     assert_eq!(metadata, expected);
     // Each of them is there.

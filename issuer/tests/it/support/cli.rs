@@ -24,6 +24,11 @@ impl Cli {
             .env("PORT", "0")
             .env("ADMIN_ADDRESS", "127.0.0.1:0")
             .env("STARTUP_TIMEOUT_SECONDS", "10")
+            // Tests are all from one address, and many are in a hurry.
+            .env("RATE_LIMIT_PER_IP", "1000000")
+            .env("RATE_LIMIT_PER_CLIENT", "1000000")
+            .env("RATE_LIMIT_PER_TENANT", "1000000")
+            .env("LOCKOUT_ATTEMPTS", "10000")
     }
 
     /// With nothing.

@@ -13,8 +13,10 @@ use super::{Client, required};
 
 /// A database of the test's own, dropped with it.
 pub(crate) struct TestDatabase {
-    name: String,
+    pub(crate) name: String,
+    /// For the issuer's role.
     pub(crate) url: String,
+    /// The superuser's: sees and may everything.
     pub(crate) pool: PgPool,
 }
 
@@ -22,7 +24,8 @@ impl TestDatabase {
     /// Empty: not even migrated.
     pub(crate) async fn empty() -> Self {
         let name = fresh_name();
-        server(&format!("create database {name}")).await;
+        role().await;
+        server(&format!("create database {name} owner {ROLE}")).await;
         Self::open(name)
     }
 
@@ -30,7 +33,8 @@ impl TestDatabase {
     pub(crate) async fn bootstrapped() -> (Self, Client) {
         let template = template().await;
         let name = fresh_name();
-        server(&format!("create database {name} template {} strategy file_copy", template.name)).await;
+        server(&format!("create database {name} template {} strategy file_copy owner {ROLE}", template.name))
+            .await;
         let database = Self::open(name);
         // Else the copies would mint the same jtis, and mark them as revoked in the Redis that they share.
         database.execute("delete from server_secrets where name = 'jti_tag_key'").await;
@@ -38,9 +42,21 @@ impl TestDatabase {
     }
 
     fn open(name: String) -> Self {
-        let url = url_of(&name);
-        let pool = PgPool::connect_lazy(&url).unwrap();
+        let url = url_of(&name, ROLE);
+        let pool = PgPool::connect_lazy(&url_of(&name, "")).unwrap();
         Self { name, url, pool }
+    }
+
+    /// For another role; for the superuser if that is empty.
+    pub(crate) fn url_as(&self, role: &str) -> String {
+        url_of(&self.name, role)
+    }
+
+    /// Makes a role that can log in, with the superuser's password.
+    pub(crate) async fn create_role(&self, role: &str, options: &str) {
+        let url: reqwest::Url = required("TEST_DATABASE_URL").parse().unwrap();
+        let password = url.password().unwrap_or_default();
+        self.execute(&format!("create role {role} login {options} password '{password}'")).await;
     }
 
     /// Runs a statement.
@@ -56,14 +72,30 @@ impl TestDatabase {
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&self.pool).await.unwrap()
     }
 
-    /// The `details` of audit rows with that action, oldest first.
+    /// The `details` of audit events with that action, sealed or not, oldest first.
     pub(crate) async fn audit(&self, action: &str) -> Vec<Value> {
-        sqlx::query_scalar("select details || jsonb_build_object('outcome', outcome, 'tenant', tenant_id, 'actor', actor_agent_id,
-                            'target', target_id, 'request', request_id) from audit_events where action = $1 order by audit_event_id")
-            .bind(action)
-            .fetch_all(&self.pool)
-            .await
-            .unwrap()
+        sqlx::query_scalar(
+            "select details::jsonb || jsonb_build_object(
+                 'outcome', outcome, 'tenant', nullif(tenant_id, '00000000-0000-0000-0000-000000000000'), 'actor', actor_agent_id,
+                 'target', target_id, 'request', request_id)
+             from (select event_id, action, details, outcome, tenant_id, actor_agent_id, target_id, request_id from audit_events
+                   union all
+                   select event_id, action, details, outcome, tenant_id, actor_agent_id, target_id, request_id from audit_queue) event
+             where action = $1 order by event_id",
+        )
+        .bind(action)
+        .fetch_all(&self.pool)
+        .await
+        .unwrap()
+    }
+
+    /// Waits until every audit event is in its chain.
+    pub(crate) async fn sealed(&self) {
+        super::eventually("the audit queue is empty", 10, async || {
+            self.execute("select pg_notify('countersign_audit', '')").await;
+            (self.value::<i64>("select count(*) from audit_queue").await == 0).then_some(())
+        })
+        .await;
     }
 }
 
@@ -116,14 +148,19 @@ async fn make_template() -> Template {
                 .fetch_all(&mut connection)
                 .await
                 .unwrap();
-        for old in old {
+        // One that was built lately may be another checkout's, at work on the same server.
+        let lately = built - 24 * 3600 * 1_000_000_000;
+        for old in
+            old.iter().filter(|old| old[PREFIX.len()..].parse().is_ok_and(|built: u128| built < lately))
+        {
             connection
                 .execute(AssertSqlSafe(format!("drop database if exists {old} with (force)")))
                 .await
                 .unwrap();
         }
-        connection.execute(AssertSqlSafe(format!("create database {name}"))).await.unwrap();
-        let cli = Cli::new(&url_of(&name));
+        role().await;
+        connection.execute(AssertSqlSafe(format!("create database {name} owner {ROLE}"))).await.unwrap();
+        let cli = Cli::new(&url_of(&name, ROLE));
         cli.run(&["migrate"]).expect_success();
         let administrator = cli.run(&["bootstrap", "--json"]).expect_success();
         connection
@@ -142,11 +179,33 @@ fn fresh_name() -> String {
     format!("countersign_it_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-fn url_of(name: &str) -> String {
+/// What the issuer under test runs as: row-level security doesn't bind the superuser.
+const ROLE: &str = "countersign";
+
+/// Makes the role, if the server has none; its password is the superuser's.
+async fn role() {
+    let url: reqwest::Url = required("TEST_DATABASE_URL").parse().unwrap();
+    let password = url.password().unwrap_or_default();
+    let sql = format!(
+        "do $role$ begin
+             perform pg_advisory_xact_lock(hashtext('countersign role'));
+             if not exists (select from pg_roles where rolname = '{ROLE}') then
+                 create role {ROLE} login password '{password}';
+             end if;
+         end $role$"
+    );
+    server(&sql).await;
+}
+
+/// The database's URL for `role`; for the superuser if that is empty.
+fn url_of(name: &str, role: &str) -> String {
     static SERVER: OnceLock<String> = OnceLock::new();
     let server = SERVER.get_or_init(|| required("TEST_DATABASE_URL"));
     let mut url: reqwest::Url = server.parse().unwrap();
     url.set_path(name);
+    if !role.is_empty() {
+        url.set_username(role).unwrap();
+    }
     url.to_string()
 }
 

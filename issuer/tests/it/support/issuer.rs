@@ -2,18 +2,15 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use countersign_issuer::config::{Plain, Sources};
-use countersign_issuer::domain::client_secret::ClientSecret;
-use countersign_issuer::keys::{MasterKey, load_secrets};
-use countersign_issuer::storage::Database;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::cli::Cli;
-use super::{MASTER_KEY, TestDatabase, eventually, required};
+use super::{TestDatabase, eventually, required};
 
 /// `ISSUER_URL`: not where the issuer listens, so nothing can depend on that.
 pub(crate) const ISSUER: &str = "https://issuer.example";
@@ -141,6 +138,16 @@ impl Issuer {
         granted["access_token"].as_str().unwrap().to_owned()
     }
 
+    /// The error that token requests get within the second that a change takes to reach every replica's memory.
+    pub(crate) async fn refused_soon(&self, client: &Client, more: &[(&str, &str)]) -> (u16, String) {
+        let form = [&[("grant_type", "client_credentials")], more].concat();
+        eventually("no more tokens", 1, async || {
+            let response = self.oauth("token", client, &form).await;
+            if response.status() == StatusCode::OK { None } else { Some(oauth_error(response).await) }
+        })
+        .await
+    }
+
     /// Whether the client is told that `token` is active.
     pub(crate) async fn is_active(&self, client: &Client, token: &str) -> bool {
         let response = self.oauth("introspect", client, &[("token", token)]).await;
@@ -173,32 +180,23 @@ impl Issuer {
         body
     }
 
-    /// Another tenant with an administrator of its own. There is no API for that yet, so it comes from below.
+    /// Another tenant with an administrator of its own; a new one each time.
     pub(crate) async fn other_tenant(&self) -> Client {
-        let sources = Sources::read([("DATABASE_URL".to_owned(), self.database.url.clone())], None);
-        let config = Plain::from_sources(&sources).unwrap();
-        let database = Database::connect(&config.database).await.unwrap();
-        let master = MasterKey::from_base64(MASTER_KEY).unwrap();
-        let secrets = load_secrets(&database, &master).await.unwrap().unwrap();
-        let secret = ClientSecret::generate().unwrap();
-        let (tenant, agent): (String, String) = sqlx::query_as(
-            "with t as (insert into tenants (tenant_id, name) values (gen_random_uuid(), 'other') returning tenant_id),
-             r as (insert into resource_servers (resource_server_id, tenant_id, identifier, is_default)
-                   select gen_random_uuid(), tenant_id, $1, true from t),
-             a as (insert into agents (agent_id, tenant_id, email, agent_type, version, capabilities, owner, deployment_env, scopes, metadata)
-                   select gen_random_uuid(), tenant_id, 'other@example.com', 'custom', '1', '{}', 'other', 'production',
-                          '{agents:read,agents:write,credentials:write,tokens:introspect,tokens:revoke}', '{}' from t
-                   returning tenant_id, agent_id),
-             c as (insert into credentials (credential_id, tenant_id, agent_id, secret_hash)
-                   select gen_random_uuid(), tenant_id, agent_id, $2 from a)
-             select tenant_id::text, agent_id::text from a",
-        )
-        .bind("https://other.example")
-        .bind(secret.hash(&secrets.pepper).as_ref())
-        .fetch_one(&self.database.pool)
-        .await
-        .unwrap();
-        Client { tenant, id: agent, secret: secret.expose().to_owned() }
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let body = json!({
+            "name": format!("Other {number}"),
+            "administrator": { "email": "other@example.com" },
+            "default_resource_server": { "identifier": format!("https://other-{number}.example") },
+        });
+        let token = self.management_token(&self.administrator).await;
+        let response = self.post("/api/v1/tenants").bearer_auth(&token).json(&body).send().await.unwrap();
+        let status = response.status();
+        let made: Value = response.json().await.unwrap();
+        assert_eq!(status, StatusCode::CREATED, "{made}");
+        let mut administrator = made["administrator"].clone();
+        administrator["tenant_id"] = made["tenant_id"].clone();
+        Client::from_json(&administrator)
     }
 }
 
@@ -286,7 +284,6 @@ fn send_signal(pid: u32, signal: &str) {
 
 /// A body that registers an agent; the email is a new one each time.
 pub(crate) fn agent_body(scopes: &[&str]) -> Value {
-    use std::sync::atomic::{AtomicU32, Ordering};
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     json!({
@@ -324,6 +321,11 @@ pub(crate) async fn oauth_error(response: Response) -> (u16, String) {
     assert!(response.headers().contains_key("x-request-id"));
     let body: Value = response.json().await.unwrap();
     let members: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(members, ["error", "error_description"], "{body}");
+    // Where a limit refuses, its code says which.
+    if matches!(status, 403 | 429) {
+        assert_eq!(members, ["code", "details", "error", "error_description"], "{body}");
+    } else {
+        assert_eq!(members, ["error", "error_description"], "{body}");
+    }
     (status, body["error"].as_str().unwrap().to_owned())
 }

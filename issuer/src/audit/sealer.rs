@@ -1,0 +1,98 @@
+//! Giving queued events their places in the chains: one process at a time, as long as it holds the lock.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::chain;
+use super::status::Status;
+use crate::config::AuditRetention;
+use crate::storage::audit::Sealing;
+use crate::storage::{Database, StorageError};
+
+/// How often a follower tries for the lock, and a broken connection is opened again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long events wait at most when nobody asks for them. Those who read wake the sealer; those who write don't: a notification takes a lock
+/// that all of a database's commits share.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Events sealed in one transaction.
+const BATCH: usize = 4000;
+/// How often what is too old is looked for.
+const RETENTION_CHECK: Duration = Duration::from_hours(1);
+
+pub(super) struct Task {
+    pub(super) database: Database,
+    pub(super) retention: AuditRetention,
+    pub(super) status: Arc<Status>,
+}
+
+impl Task {
+    /// Until `stopping`.
+    pub(super) async fn run(self, mut stopping: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.work() => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    async fn work(&self) {
+        loop {
+            let Err(error) = self.serve().await;
+            warn!("the audit sealer starts over: {error}");
+            self.status.fails();
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Follows until it leads, leads until something breaks.
+    async fn serve(&self) -> Result<Infallible, StorageError> {
+        let mut sealing = Sealing::open(&self.database).await?;
+        while !sealing.acquire().await? {
+            self.status.works();
+            sleep(RETRY).await;
+        }
+        info!("this process seals audit events");
+        let mut retention_checked: Option<Instant> = None;
+        loop {
+            sealing.drain();
+            let more = sealing.seal(BATCH, chain::extend).await? == BATCH;
+            self.status.works();
+            self.status.sealed(more);
+            if retention_checked.is_none_or(|checked| checked.elapsed() > RETENTION_CHECK) {
+                retention_checked = Some(Instant::now());
+                self.prune(&mut sealing).await?;
+            }
+            // Whatever came meanwhile is taken together, unless there is plenty already.
+            let pause = if more { Duration::ZERO } else { PAUSE };
+            tokio::select! {
+                woken = sealing.woken() => woken?,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Drops what is too old. That somebody reads for long just then can keep it from being done; an hour later it is tried again.
+    async fn prune(&self, sealing: &mut Sealing) -> Result<(), StorageError> {
+        loop {
+            match sealing.prune(self.retention.days).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(dropped)) => {
+                    info!(
+                        partition = dropped.partition,
+                        events = dropped.events,
+                        "audit events dropped by age"
+                    );
+                }
+                Err(StorageError::Unavailable(sqlx::Error::Database(error))) => {
+                    warn!("audit events past their time can't be dropped now: {error}");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Clients, their tenants and resource servers, kept in memory: a token request whose records are here asks the database for none of them.
+//!
+//! A record counts for as long as nobody has said that it changed, and it is certain that somebody could have. Postgres says so, by triggers
+//! (`storage/changes.rs`); every process listens on a connection of its own and asks four times a second for a sign of life (`listener.rs`). What
+//! was announced before it was asked has arrived when the answer is here. So as long as the last answered question is younger than [`LEASE`],
+//! a record here is at most that much behind the database. If it is older, records are read from the database, as if there were no cache.
+//!
+//! Counters keep a record that was loaded while it changed from staying (`generations.rs`). What isn't in the database isn't remembered either.
+
+mod generations;
+mod listener;
+mod uses;
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use countersign_shared::{AgentId, TenantId};
+use moka::sync::Cache;
+use uuid::Uuid;
+
+pub use listener::{Background, Dispatch, start};
+pub use uses::Uses;
+
+use crate::domain::tenant::ResourceServer;
+use crate::storage::clients::{self, Client, Tenant};
+use crate::storage::{Database, StorageError};
+use generations::{Generations, Stamp};
+
+/// How long an answer of the database is taken for a sign that nothing was missed. A tenth of a second less than what is promised: requests
+/// under way take time too.
+pub const LEASE: Duration = Duration::from_millis(900);
+/// What is kept at most, in records: agents with their credentials (about a kilobyte each), tenants, resource servers.
+const MAX_CLIENTS: u64 = 100_000;
+const MAX_TENANTS: u64 = 10_000;
+const MAX_RESOURCE_SERVERS: u64 = 20_000;
+
+/// The records of this process.
+pub struct Clients {
+    started: Instant,
+    /// When the last question was asked that the database answered, in milliseconds after `started`, plus one; 0: nobody listens.
+    asked: AtomicU64,
+    generations: Generations,
+    agents: Cache<AgentId, Kept<Client>>,
+    tenants: Cache<TenantId, Kept<Tenant>>,
+    /// The default one is under no name.
+    resource_servers: Cache<(TenantId, Option<String>), Kept<ResourceServer>>,
+}
+
+/// A record, and what the counters were before it was read.
+struct Kept<T> {
+    record: Arc<T>,
+    stamp: Stamp,
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self { record: self.record.clone(), stamp: self.stamp }
+    }
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            asked: AtomicU64::new(0),
+            generations: Generations::default(),
+            agents: Cache::new(MAX_CLIENTS),
+            tenants: Cache::new(MAX_TENANTS),
+            resource_servers: Cache::new(MAX_RESOURCE_SERVERS),
+        }
+    }
+}
+
+impl Clients {
+    /// The client `agent`, with its live credentials.
+    pub async fn client(
+        &self,
+        database: &Database,
+        agent: AgentId,
+    ) -> Result<Option<Arc<Client>>, StorageError> {
+        self.record(&self.agents, agent, agent.0, clients::find(database, agent)).await
+    }
+
+    /// The tenant, with its limits.
+    pub async fn tenant(
+        &self,
+        database: &Database,
+        tenant: TenantId,
+    ) -> Result<Option<Arc<Tenant>>, StorageError> {
+        self.record(&self.tenants, tenant, tenant.0, clients::find_tenant(database, tenant)).await
+    }
+
+    /// The tenant's resource server called `identifier`; without it, its default.
+    pub async fn resource_server(
+        &self,
+        database: &Database,
+        tenant: TenantId,
+        identifier: Option<&str>,
+    ) -> Result<Option<Arc<ResourceServer>>, StorageError> {
+        let key = (tenant, identifier.map(str::to_owned));
+        let load = clients::find_resource_server(database, tenant, identifier);
+        self.record(&self.resource_servers, key, tenant.0, load).await
+    }
+
+    async fn record<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
+        &self,
+        kept: &Cache<K, Kept<T>>,
+        key: K,
+        subject: Uuid,
+        load: impl Future<Output = Result<Option<T>, StorageError>>,
+    ) -> Result<Option<Arc<T>>, StorageError> {
+        // Before anything is read: what changes from here on makes this stamp an old one.
+        let stamp = self.generations.stamp(subject);
+        if self.is_current()
+            && let Some(found) = kept.get(&key)
+            && found.stamp == stamp
+        {
+            return Ok(Some(found.record));
+        }
+        let Some(record) = load.await?.map(Arc::new) else { return Ok(None) };
+        if self.is_current() {
+            kept.insert(key, Kept { record: record.clone(), stamp });
+        }
+        Ok(Some(record))
+    }
+
+    /// The agent or one of its credentials has changed.
+    pub fn agent_changed(&self, agent: AgentId) {
+        self.generations.advance(agent.0);
+    }
+
+    /// The tenant or one of its resource servers has changed.
+    pub fn tenant_changed(&self, tenant: TenantId) {
+        self.generations.advance(tenant.0);
+    }
+
+    /// Anything may have changed.
+    pub fn all_changed(&self) {
+        self.generations.advance_all();
+        self.agents.invalidate_all();
+        self.tenants.invalidate_all();
+        self.resource_servers.invalidate_all();
+    }
+
+    /// Whether what is kept counts: the database has shown lately that it would have said what changed.
+    pub fn is_current(&self) -> bool {
+        let asked = self.asked.load(Ordering::SeqCst);
+        asked > 0 && self.milliseconds_at(Instant::now()).saturating_sub(asked) < millis(LEASE)
+    }
+
+    /// The question asked at `asked` was answered, and what came before the answer was taken in.
+    fn renew(&self, asked: Instant) {
+        self.asked.store(self.milliseconds_at(asked), Ordering::SeqCst);
+    }
+
+    /// Nobody listens any more.
+    fn lost(&self) {
+        self.asked.store(0, Ordering::SeqCst);
+        self.all_changed();
+    }
+
+    fn milliseconds_at(&self, instant: Instant) -> u64 {
+        millis(instant.saturating_duration_since(self.started)) + 1
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn twice(clients: &Clients, between: impl FnOnce()) -> u32 {
+        let kept: Cache<u8, Kept<u32>> = Cache::new(10);
+        let find = async |value| {
+            let load = async { Ok(Some(value)) };
+            *clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap()
+        };
+        assert_eq!(find(1).await, 1);
+        between();
+        find(2).await
+    }
+
+    #[tokio::test]
+    async fn a_record_counts_until_it_changes() {
+        let clients = Clients::default();
+        assert_eq!(twice(&clients, || {}).await, 2, "nobody listens");
+        clients.renew(Instant::now());
+        assert_eq!(twice(&clients, || {}).await, 1);
+        assert_eq!(twice(&clients, || clients.agent_changed(AgentId(Uuid::nil()))).await, 2);
+        assert_eq!(twice(&clients, || clients.agent_changed(AgentId(Uuid::from_u128(1)))).await, 1);
+        assert_eq!(twice(&clients, || clients.all_changed()).await, 2);
+        assert_eq!(twice(&clients, || clients.lost()).await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_changes_while_it_is_loaded_does_not_stay() {
+        let clients = Clients::default();
+        clients.renew(Instant::now());
+        let kept: Cache<u8, Kept<u32>> = Cache::new(10);
+        let load = async {
+            clients.agent_changed(AgentId(Uuid::nil()));
+            Ok(Some(1))
+        };
+        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap(), 1);
+        let load = async { Ok(Some(2)) };
+        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap(), 2);
+        let load = async { Ok(Some(3)) };
+        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_remembered() {
+        let clients = Clients::default();
+        clients.renew(Instant::now());
+        let kept: Cache<u8, Kept<u32>> = Cache::new(10);
+        assert!(clients.record(&kept, 1, Uuid::nil(), async { Ok(None) }).await.unwrap().is_none());
+        assert!(clients.record(&kept, 1, Uuid::nil(), async { Ok(Some(2)) }).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn an_old_sign_of_life_is_none() {
+        let clients = Clients {
+            started: Instant::now().checked_sub(Duration::from_secs(10)).unwrap(),
+            ..Clients::default()
+        };
+        assert!(!clients.is_current());
+        clients.renew(Instant::now());
+        assert!(clients.is_current());
+        clients.renew(Instant::now().checked_sub(LEASE).unwrap());
+        assert!(!clients.is_current());
+        clients.renew(Instant::now());
+        clients.lost();
+        assert!(!clients.is_current());
+    }
+}

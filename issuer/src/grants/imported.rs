@@ -1,0 +1,76 @@
+//! Checking secrets against imported bcrypt hashes. That is slow on purpose, and anybody may ask for it: so it has one CPU and no more, and few
+//! may wait for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::domain::client_secret::BcryptHash;
+
+/// Requests that may be at it, the one that is checked included.
+const PLACES: usize = 8;
+/// How long a request waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Too many at once.
+#[derive(Debug)]
+pub struct Busy;
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many imported secrets are being checked")
+    }
+}
+
+impl std::error::Error for Busy {}
+
+/// The queue for the CPU.
+pub struct Imported {
+    places: Semaphore,
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Imported {
+    fn default() -> Self {
+        Self { places: Semaphore::new(PLACES), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Imported {
+    /// The place in `hashes` of one of `secret`.
+    pub async fn find(&self, secret: &str, hashes: Vec<BcryptHash>) -> Result<Option<usize>, Busy> {
+        let _place = self.places.try_acquire().map_err(|_| Busy)?;
+        let turn = timeout(PATIENCE, self.turn.clone().acquire_owned()).await.map_err(|_| Busy)?;
+        let turn = turn.map_err(|_| Busy)?;
+        let secret = Zeroizing::new(secret.to_owned());
+        let checking = tokio::task::spawn_blocking(move || {
+            let found = hashes.iter().position(|hash| hash.is_of(&secret));
+            drop(turn); // here: the work goes on when the request is gone
+            found
+        });
+        checking.await.map_err(|_| Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_is_turned_away() {
+        let imported = Imported::default();
+        let hash = |secret| BcryptHash::parse(&bcrypt::hash(secret, 4).unwrap()).unwrap();
+        let hashes = vec![hash("one"), hash("two")];
+        assert_eq!(imported.find("two", hashes.clone()).await.unwrap(), Some(1));
+        assert_eq!(imported.find("three", hashes.clone()).await.unwrap(), None);
+        let flood = (0..100).map(|_| imported.find("two", hashes.clone()));
+        let outcomes = futures_util::future::join_all(flood).await;
+        let answered = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Some(1)))).count();
+        assert!((1..=PLACES).contains(&answered), "{answered}");
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 100 - answered);
+    }
+}

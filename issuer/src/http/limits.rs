@@ -1,0 +1,150 @@
+//! Limits as clients see them: headers on every answer of a limited endpoint, and refusals.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use countersign_shared::{AgentId, TenantId};
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
+
+use super::catalogue::Code;
+use super::error::ApiError;
+use super::is_oauth;
+use super::oauth::{OauthFailure, described};
+use crate::app::App;
+use crate::clock;
+use crate::domain::audit::{Action, Event, Origin};
+use crate::domain::limit::{Endpoint, Standing};
+use crate::failures::Concerns;
+use crate::grants::OauthError;
+use crate::limits::{Limited, RateLimited, meter};
+use crate::management::ManagementError;
+use crate::storage::StorageError;
+
+/// As they have been in use for long, without a standard: limit, what is left of it, and the Unix time at which that changes.
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+/// draft-ietf-httpapi-ratelimit-headers-10: structured fields, with durations for times.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Counts a request by where it comes from, before anything else is done with it, and tells how it stands with the limits that it met.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let Some(endpoint) = endpoint(path).filter(|_| request.method() != Method::OPTIONS) else {
+        return next.run(request).await;
+    };
+    let oauth = is_oauth(path);
+    // Ids and all: a path that a route matched holds no more than that.
+    let asked = format!("{} {}", request.method(), path.chars().take(256).collect::<String>());
+    let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
+    let ip = origin.client_ip;
+    let answering = async {
+        if let Some(ip) = ip
+            && let Err(limited) = app.limits.from_address(ip).await
+        {
+            return refuse(limited, oauth);
+        }
+        next.run(request).await
+    };
+    let (mut response, metered) = meter::metered(endpoint, answering).await;
+    tell(response.headers_mut(), &metered.standings);
+    if let (Some(caller), Some(code)) = (metered.caller, response.extensions().get::<Code>())
+        && response.status() == StatusCode::FORBIDDEN
+        && let Err(error) = write_down(&app, caller, &asked, code.as_str(), &origin).await
+    {
+        return ApiError::from(error).into_response(); // what can't be written down isn't answered
+    }
+    response
+}
+
+/// What was refused to whom: their administrators want to know who tries what.
+async fn write_down(
+    app: &App,
+    (tenant, agent): (TenantId, AgentId),
+    asked: &str,
+    code: &'static str,
+    origin: &Origin,
+) -> Result<(), StorageError> {
+    let event = Event::failed(Action::ManagementRefused, code, origin)
+        .with(json!({ "reason": code, "attempted": asked }));
+    let event = Event { tenant: Some(tenant), actor: Some(agent), ..event };
+    app.failures.record(&app.audit, Concerns::Known, event).await
+}
+
+/// The class of a path; `None`: without limits, as probes and what verifiers fetch.
+fn endpoint(path: &str) -> Option<Endpoint> {
+    match path {
+        "/oauth2/v1/token" | "/api/v1/token" => Some(Endpoint::Token),
+        "/oauth2/v1/introspect" | "/api/v1/token/introspect" => Some(Endpoint::Introspect),
+        "/oauth2/v1/revoke" | "/api/v1/token/revoke" => Some(Endpoint::Revoke),
+        _ => path.starts_with("/api/").then_some(Endpoint::Management),
+    }
+}
+
+fn refuse(limited: RateLimited, oauth: bool) -> Response {
+    if oauth {
+        OauthFailure(OauthError::from(limited)).into_response()
+    } else {
+        ApiError::from(ManagementError::RateLimited(limited)).into_response()
+    }
+}
+
+/// The policies of all limits that the request met, and how it stands with the tightest.
+fn tell(headers: &mut HeaderMap, standings: &[Standing]) {
+    let Some(tightest) = standings.iter().min_by_key(|standing| standing.remaining) else { return };
+    let Standing { kind, limit, remaining, reset_in } = *tightest;
+    headers.insert(X_LIMIT, limit.into());
+    headers.insert(X_REMAINING, remaining.into());
+    headers.insert(X_RESET, (clock::millis() + reset_in).div_ceil(1000).into());
+    let policies: Vec<String> =
+        standings.iter().map(|Standing { kind, limit, .. }| format!("\"{kind}\";q={limit};w=60")).collect();
+    let state = format!("\"{kind}\";r={remaining};t={}", reset_in.div_ceil(1000));
+    for (name, value) in [(RATE_LIMIT, state), (RATE_LIMIT_POLICY, policies.join(", "))] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Which limit it was.
+pub(super) fn details(limited: &RateLimited) -> Value {
+    json!({ "limit_of": limited.standing.kind, "limit": limited.standing.limit })
+}
+
+/// What an OAuth client gets that ran into a limit: the error in OAuth's form, with the code from the catalogue.
+pub(super) fn refusal(limited: &Limited) -> Response {
+    let (code, word, details, retry_after) = match limited {
+        Limited::Rate(limited) => (
+            Code::RateLimitExceeded,
+            "temporarily_unavailable",
+            details(limited),
+            Some(limited.retry_after()),
+        ),
+        Limited::LockedOut(locked_out) => {
+            (Code::ClientLockedOut, "invalid_client", json!({}), Some(locked_out.retry_after()))
+        }
+        Limited::Quota(used_up) => {
+            let resets_at = used_up.resets_at.format(&Rfc3339).unwrap_or_default();
+            let details = json!({ "quota": used_up.quota, "used": used_up.used, "resets_at": resets_at });
+            (Code::FreeTierLimitExceeded, "access_denied", details, None)
+        }
+    };
+    let body = json!({
+        "error": word,
+        "error_description": described(&limited.to_string()),
+        "code": code.as_str(),
+        "details": details,
+    });
+    let mut response = (code.status(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}

@@ -1,0 +1,137 @@
+//! `POST /api/v1/revocations`.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::{Extension, Json};
+use countersign_shared::{AgentId, CredentialId, Jti, TenantId};
+use serde::Serialize;
+use serde_json::Value;
+use std::str::FromStr;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::agents::authenticate;
+use super::error::ApiError;
+use super::json::{Fields, Read, text};
+use crate::app::App;
+use crate::clock;
+use crate::domain::audit::Origin;
+use crate::domain::scope::TOKENS_REVOKE;
+use crate::management::ManagementError;
+use crate::management::revocations::{self, Ended, Subject};
+use crate::storage::Database;
+use crate::tokens::{check, revoke};
+
+/// Whose tokens are taken back: exactly one member.
+#[derive(ToSchema)]
+#[schema(min_properties = 1, max_properties = 1)]
+#[expect(dead_code, reason = "a schema: the body is read member by member")]
+pub(super) struct RevocationRequest {
+    /// One token of the caller's tenant.
+    #[schema(nullable = false, max_length = 8192)]
+    token: Option<String>,
+    /// One token of the caller's tenant, by its id.
+    #[schema(nullable = false)]
+    jti: Option<Uuid>,
+    /// Every token of this agent.
+    #[schema(nullable = false)]
+    agent_id: Option<Uuid>,
+    /// Every token obtained with this credential.
+    #[schema(nullable = false)]
+    credential_id: Option<Uuid>,
+    /// Every token of this tenant; another than the caller's takes `tenants:write` too.
+    #[schema(nullable = false)]
+    tenant_id: Option<Uuid>,
+    /// Every token signed with this key, in all tenants; takes `tenants:write` too.
+    #[schema(nullable = false, max_length = 255)]
+    key_id: Option<String>,
+}
+
+/// What was ended.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RevocationAnswer {
+    /// The one token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    /// Every token issued up to this instant.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    issued_up_to: Option<OffsetDateTime>,
+}
+
+/// Takes one token back, or all that an agent, a credential, a tenant or a key has obtained so far. When the answer arrives, that is committed; every
+/// edge refuses them about a second later.
+#[utoipa::path(
+    post,
+    path = "/api/v1/revocations",
+    tag = "oauth",
+    operation_id = "endTokens",
+    summary = "Take tokens back",
+    request_body = RevocationRequest,
+    security(("bearer" = ["tokens:revoke"])),
+    responses(
+        (status = 200, description = "They are revoked.", body = RevocationAnswer),
+        (status = 404, description = "TOKEN_NOT_FOUND AGENT_NOT_FOUND CREDENTIAL_NOT_FOUND TENANT_NOT_FOUND KEY_NOT_FOUND")
+    )
+)]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(origin): Extension<Origin>,
+    request: Request,
+) -> Result<Json<RevocationAnswer>, ApiError> {
+    let caller = authenticate(&app, request.headers(), &origin).await?;
+    caller.require(TOKENS_REVOKE)?;
+    let subject = match read(Fields::read(request).await?)? {
+        Asked::For(subject) => subject,
+        Asked::Token(token) => {
+            let claims = check::to_be_revoked(&app, &token).ok();
+            let claims = claims.filter(|claims| claims.tenant == caller.tenant());
+            Subject::Token(claims.ok_or(ManagementError::TokenNotFound)?.jti)
+        }
+    };
+    let mut transaction = revocations::begin(&app.database, &caller, &subject).await?;
+    let ended = revocations::revoke(&mut transaction, &app.secrets, &caller, &subject, &origin).await?;
+    Database::commit(transaction).await?;
+    Ok(Json(match ended {
+        Ended::Token(jti) => {
+            revoke::mark(&app, jti).await;
+            RevocationAnswer { jti: Some(jti.to_string()), issued_up_to: None }
+        }
+        Ended::UpTo(time) => RevocationAnswer { jti: None, issued_up_to: Some(clock::timestamp(time)) },
+    }))
+}
+
+enum Asked {
+    For(Subject),
+    Token(String),
+}
+
+fn read(mut fields: Fields) -> Result<Asked, ApiError> {
+    let asked: Vec<Asked> = [
+        fields.optional("token", text(8192)).map(Asked::Token),
+        fields.optional("jti", |value| id::<Jti>(&value)).map(|jti| Asked::For(Subject::Token(jti))),
+        fields.optional("agent_id", |value| id::<AgentId>(&value)).map(|id| Asked::For(Subject::Agent(id))),
+        fields
+            .optional("credential_id", |value| id::<CredentialId>(&value))
+            .map(|id| Asked::For(Subject::Credential(id))),
+        fields
+            .optional("tenant_id", |value| id::<TenantId>(&value))
+            .map(|id| Asked::For(Subject::Tenant(id))),
+        fields.optional("key_id", text(255)).map(|kid| Asked::For(Subject::Key(kid))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let asked = fields.finish(Some(asked))?;
+    <[Asked; 1]>::try_from(asked).map(|[asked]| asked).map_err(|_| {
+        ApiError::Malformed(
+            "The body takes exactly one of token, jti, agent_id, credential_id, tenant_id and key_id.",
+        )
+    })
+}
+
+fn id<T: FromStr>(value: &Value) -> Read<T> {
+    let parsed = value.as_str().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| "must be a UUID in lower-case hyphenated form".to_owned())
+}

@@ -1,0 +1,274 @@
+//! Limits: on requests, on failed authentications, on tokens a month.
+//!
+//! Requests are counted in the hot state ([`crate::hot`]), before authentication by address and after it by client, tenant and endpoint: a stranger
+//! who names a victim uses up nothing of the victim's. Failures are counted by client and address together, for the same reason. The monthly quota is
+//! counted in Postgres and survives the hot state.
+
+pub mod meter;
+mod monthly;
+mod quota;
+mod upkeep;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_shared::{AgentId, TenantId, UnixTime};
+use serde_json::json;
+
+use crate::app::App;
+use crate::clock;
+use crate::config;
+use crate::domain::audit::{Action, Event, Origin, TargetType};
+use crate::domain::limit::{Moment, Month, Network, Pair, Rate, Standing, Subject, TenantQuota, TenantRates};
+use crate::failures::Concerns;
+use crate::hot::{Counted, HotState, MonthlyCount, OutOfReach};
+use crate::storage::limits::Announcement;
+use crate::storage::{Database, StorageError};
+
+pub use quota::{QuotaError, QuotaUsedUp, Unit};
+pub use upkeep::{Upkeep, start};
+
+/// All limits of the running issuer.
+pub struct Limits {
+    settings: config::Limits,
+    hot: Arc<dyn HotState>,
+    quotas: quota::Quotas,
+    monthly: monthly::Monthly,
+}
+
+/// A request is one too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimited {
+    /// The limit that has no room; of several the one that takes longest.
+    pub standing: Standing,
+}
+
+impl RateLimited {
+    /// After how many seconds a request has room again.
+    pub const fn retry_after(&self) -> u64 {
+        self.standing.reset_in.div_ceil(1000)
+    }
+}
+
+impl fmt::Display for RateLimited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Standing { kind, limit, .. } = self.standing;
+        let whose = match kind {
+            "ip" => "this address",
+            "client" => "this client",
+            "tenant" => "this tenant",
+            _ => "this client at this endpoint",
+        };
+        write!(f, "{whose} may make {limit} requests a minute; try again in {} seconds", self.retry_after())
+    }
+}
+
+/// A client failed to authenticate too often from where the request comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockedOut {
+    /// For how long it still is.
+    pub left: Duration,
+}
+
+impl LockedOut {
+    /// The same in seconds.
+    pub fn retry_after(&self) -> u64 {
+        u64::try_from(self.left.as_millis()).unwrap_or(u64::MAX).div_ceil(1000)
+    }
+}
+
+impl fmt::Display for LockedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.retry_after();
+        write!(
+            f,
+            "this client failed to authenticate from this address too often; try again in {seconds} seconds"
+        )
+    }
+}
+
+/// What a limit refuses at the OAuth endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// A request.
+    Rate(RateLimited),
+    /// An authentication.
+    LockedOut(LockedOut),
+    /// A token.
+    Quota(QuotaUsedUp),
+}
+
+impl fmt::Display for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(limited) => limited.fmt(f),
+            Self::LockedOut(locked_out) => locked_out.fmt(f),
+            Self::Quota(used_up) => used_up.fmt(f),
+        }
+    }
+}
+
+/// A client that may try to authenticate.
+pub struct Attempt {
+    pair: Option<Pair>,
+    failed_before: bool,
+}
+
+impl Limits {
+    /// With nothing counted yet.
+    pub fn new(settings: config::Limits, hot: Arc<dyn HotState>) -> Self {
+        Self { settings, hot, quotas: quota::Quotas::default(), monthly: monthly::Monthly::default() }
+    }
+
+    /// Whose `X-Forwarded-For` is believed.
+    pub const fn trusted_proxies(&self) -> &config::TrustedProxies {
+        &self.settings.trusted_proxies
+    }
+
+    /// Counts a request from `ip`, before anything else is done with it.
+    pub async fn from_address(&self, ip: IpAddr) -> Result<(), RateLimited> {
+        let subject = Subject::Ip(Network::of(ip));
+        self.count(&[Rate { subject, limit: self.settings.per_ip }]).await
+    }
+
+    /// Counts an authenticated client's request.
+    pub async fn from_client(
+        &self,
+        client: AgentId,
+        tenant: TenantId,
+        rates: TenantRates,
+    ) -> Result<(), RateLimited> {
+        let settings = &self.settings;
+        let per_client = rates.client.unwrap_or(settings.per_client);
+        let per_tenant = rates.tenant.unwrap_or(settings.per_tenant);
+        let mut limits = vec![
+            Rate { subject: Subject::Client(client), limit: per_client },
+            Rate { subject: Subject::Tenant(tenant), limit: per_tenant },
+        ];
+        if let Some(endpoint) = meter::endpoint()
+            && let Some(limit) = settings.per_endpoint(endpoint)
+        {
+            limits.push(Rate { subject: Subject::Endpoint(client, endpoint), limit });
+        }
+        self.count(&limits).await
+    }
+
+    async fn count(&self, rates: &[Rate]) -> Result<(), RateLimited> {
+        let now = now();
+        let Counted { has_room, counts } = self.hot.count(rates, now).await;
+        let mut refusing: Option<Standing> = None;
+        for (rate, mut counts) in rates.iter().zip(counts) {
+            let full = !counts.has_room(rate.limit, now.elapsed());
+            counts.current += u64::from(has_room);
+            let standing = Standing::new(rate, counts, now);
+            meter::note(standing);
+            if full && refusing.is_none_or(|other| other.reset_in < standing.reset_in) {
+                refusing = Some(standing);
+            }
+        }
+        // Where there was room there is none that refuses.
+        refusing.map_or(Ok(()), |standing| Err(RateLimited { standing }))
+    }
+
+    /// Whether the client that a request names may try to authenticate from there. To be asked before its secret is looked at.
+    pub async fn before_authentication(
+        &self,
+        client: Option<AgentId>,
+        origin: &Origin,
+    ) -> Result<Attempt, LockedOut> {
+        let Some(pair) = origin.client_ip.map(|ip| Pair::new(client, ip)) else {
+            return Ok(Attempt { pair: None, failed_before: false });
+        };
+        let attempts = self.hot.attempts(pair, now()).await;
+        match attempts.locked_for {
+            Some(left) => Err(LockedOut { left }),
+            None => Ok(Attempt { pair: Some(pair), failed_before: attempts.failed }),
+        }
+    }
+
+    /// The attempt failed. If that locks the client out there, it is written down.
+    pub async fn authentication_failed(
+        &self,
+        app: &App,
+        attempt: &Attempt,
+        concerns: Concerns,
+        origin: &Origin,
+    ) -> Result<(), StorageError> {
+        let Some(pair) = attempt.pair else { return Ok(()) };
+        let policy = &self.settings.lockout;
+        if !self.hot.failed(pair, policy, now()).await {
+            return Ok(());
+        }
+        let mut event = Event::failed(Action::ClientLockedOut, "too many failed authentications", origin);
+        event.details["failures"] = json!(policy.attempts);
+        event.details["seconds"] = json!(policy.lockout.as_secs());
+        event.details["network"] = json!(pair.network.to_string());
+        if let Some(client) = pair.client {
+            event = event.on(TargetType::Agent, &client);
+        }
+        app.failures.record(&app.audit, concerns, event).await
+    }
+
+    /// The attempt succeeded: earlier failures from there are forgotten, and the request is counted.
+    pub async fn authenticated(
+        &self,
+        attempt: &Attempt,
+        client: AgentId,
+        tenant: TenantId,
+        rates: TenantRates,
+    ) -> Result<(), RateLimited> {
+        if let Some(pair) = attempt.pair
+            && attempt.failed_before
+        {
+            self.hot.forget_failures(pair).await;
+        }
+        self.from_client(client, tenant, rates).await
+    }
+
+    /// Lets `client` try again from `network`, or from everywhere, in the hot state that this process reaches.
+    pub async fn unlock(&self, client: AgentId, network: Option<Network>) -> Result<(), OutOfReach> {
+        self.hot.unlock(client, network).await
+    }
+
+    /// One token of the tenant's quota, to be spent by [`Limits::issued`]; `None` where there is no quota.
+    pub async fn take_token(
+        &self,
+        database: &Database,
+        tenant: TenantId,
+        quota: TenantQuota,
+        at: UnixTime,
+    ) -> Result<Option<Unit>, QuotaError> {
+        let limit = quota.own.or(quota.free_plan.then_some(self.settings.free_tier));
+        match limit {
+            Some(limit) => self.quotas.take(database, tenant, limit, Month::of(at)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A token was issued to `client`.
+    pub fn issued(&self, unit: Option<Unit>, client: AgentId, at: UnixTime) {
+        if let Some(unit) = unit {
+            unit.spend();
+        }
+        if self.hot.is_shared() {
+            self.monthly.add(MonthlyCount { client, month: Month::of(at), tokens: 1 });
+        }
+    }
+
+    /// Does what some process announced.
+    pub async fn heard(&self, database: &Database, announcement: Announcement) {
+        match announcement {
+            Announcement::Unlock(client, network) => {
+                // Who announced it has seen to a Redis that it can reach; this is for those it can't.
+                _ = self.unlock(client, network).await;
+            }
+            Announcement::Recall(tenant) => self.quotas.give_back(database, tenant).await,
+        }
+    }
+}
+
+fn now() -> Moment {
+    Moment { millis: clock::millis() }
+}

@@ -1,0 +1,81 @@
+//! What limits do beside requests: hear what other processes announce, and carry away what has gathered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use crate::app::App;
+use crate::storage::StorageError;
+use crate::storage::limits::Announcements;
+
+/// How long giving back may take at a stop, when there may be no database any more.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The tasks at work.
+pub struct Upkeep {
+    app: Arc<App>,
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+/// Starts them.
+pub fn start(app: &Arc<App>) -> Upkeep {
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(until(stopping.clone(), carry(app.clone())));
+    tasks.spawn(until(stopping, listen(app.clone())));
+    Upkeep { app: app.clone(), tasks, stop }
+}
+
+impl Upkeep {
+    /// Ends them; gives back what is held. To be called when no request is under way any more.
+    pub async fn stop(mut self) {
+        _ = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+        let limits = &self.app.limits;
+        let last = async {
+            limits.monthly.flush(&*limits.hot).await;
+            limits.quotas.give_back_all(&self.app.database).await;
+        };
+        if timeout(PATIENCE, last).await.is_err() {
+            warn!("what was held of monthly quotas couldn't be given back in time, and counts as used");
+        }
+    }
+}
+
+async fn until(mut stopping: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+}
+
+async fn carry(app: Arc<App>) {
+    loop {
+        sleep(EVERY).await;
+        app.limits.monthly.flush(&*app.limits.hot).await;
+        app.limits.quotas.give_back_idle(&app.database).await;
+    }
+}
+
+async fn listen(app: Arc<App>) {
+    loop {
+        let Err(error) = hear(&app).await;
+        warn!("unlocks by other processes aren't heard for the moment: {error}");
+        sleep(EVERY).await;
+    }
+}
+
+async fn hear(app: &App) -> Result<std::convert::Infallible, StorageError> {
+    let mut announcements = Announcements::listen(&app.database).await?;
+    loop {
+        let announcement = announcements.next().await?;
+        app.limits.heard(&app.database, announcement).await;
+    }
+}

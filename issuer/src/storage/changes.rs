@@ -1,0 +1,64 @@
+//! What replicas tell each other through Postgres: `NOTIFY` on one channel, with payloads of the form `<kind>:<id>`. Triggers send most of
+//! them (`migrations/20261121116000_credentials_of_several_kinds.sql`).
+
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+
+use super::{Database, StorageError, Transaction};
+
+/// The channel; the triggers name it too.
+pub const CHANNEL: &str = "countersign_changed";
+/// By its text an operator finds the connection in `pg_stat_activity`.
+const PING: &str = "select /* countersign hears changes */";
+/// How long a connection attempt or an answer to a ping may take. Whatever takes longer counts as lost.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Tells every replica, this one too, once the transaction commits.
+pub async fn announce(transaction: &mut Transaction, kind: &str, id: &str) -> Result<(), StorageError> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, format!("{kind}:{id}"))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// A connection of its own that hears what is announced.
+pub struct Listening {
+    connection: PgListener,
+}
+
+impl Listening {
+    /// Connects; what is announced from now on is heard.
+    pub async fn open(database: &Database) -> Result<Self, StorageError> {
+        let opening = async {
+            let mut connection = PgListener::connect_with(&database.dedicated()).await?;
+            connection.eager_reconnect(false); // what was announced meanwhile would be missed unnoticed
+            connection.listen(CHANNEL).await?;
+            Ok(Self { connection })
+        };
+        let opened = tokio::time::timeout(PATIENCE * 4, opening).await;
+        opened.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// The next payload. An error means that the connection is lost.
+    pub async fn next(&mut self) -> Result<String, StorageError> {
+        match self.connection.try_recv().await? {
+            Some(notification) => Ok(notification.payload().to_owned()),
+            None => Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed)),
+        }
+    }
+
+    /// The next payload of those that have arrived.
+    pub fn arrived(&mut self) -> Option<String> {
+        self.connection.next_buffered().map(|notification| notification.payload().to_owned())
+    }
+
+    /// Asks the server for an answer. When it is here, all that was announced before it was asked has arrived: the server sends
+    /// what it holds for a session before it says that the session is ready again.
+    pub async fn ping(&mut self) -> Result<(), StorageError> {
+        let ping = sqlx::query(PING).execute(&mut self.connection);
+        let answer = tokio::time::timeout(PATIENCE, ping).await;
+        answer.map_err(|_| StorageError::Unavailable(sqlx::Error::PoolTimedOut))??;
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! `quota_usage`, and what replicas tell each other about limits.
+
+use std::time::Duration;
+
+use countersign_shared::{AgentId, TenantId};
+use sqlx::postgres::PgListener;
+
+use super::{Database, StorageError, Transaction};
+use crate::domain::limit::{Month, Network};
+
+/// Where changes are announced that processes keep in memory; payloads are `<kind>:<id>`.
+const CHANNEL: &str = "countersign_changed";
+
+/// The largest allowance. Half a second's worth of a busy process, and no more than that is lost if it is killed.
+const LARGEST: i64 = 256;
+/// An allowance is at most this part of what is left, so that several processes get to share the rest.
+const PART: i64 = 16;
+
+/// What came of asking for an allowance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowance {
+    /// So many tokens may be issued: they count as used, until some are given back.
+    Granted(u64),
+    /// Nothing is left.
+    UsedUp,
+}
+
+/// Takes some of what is left of `tenant`'s `quota` in `month`: less, the less is left, and one by one at the end. One conditional update, so
+/// all processes together never get more than the quota.
+pub async fn take_allowance(
+    database: &Database,
+    tenant: TenantId,
+    month: Month,
+    quota: u64,
+) -> Result<Allowance, StorageError> {
+    let quota = i64::try_from(quota).unwrap_or(i64::MAX);
+    let taken = sqlx::query_scalar!(
+        r#"insert into quota_usage as q (tenant_id, month, granted, last_allowance)
+           select $1, $2, first, first from (select greatest(1, least($4::bigint, $3::bigint / $5::bigint)) as first) as a where $3 > 0
+           on conflict (tenant_id, month) do update
+               set last_allowance = greatest(1, least($4, ($3 - q.granted) / $5)),
+                   granted = q.granted + greatest(1, least($4, ($3 - q.granted) / $5))
+               where q.granted < $3
+           returning last_allowance"#,
+        tenant.0,
+        month.first_day(),
+        quota,
+        LARGEST,
+        PART,
+    )
+    .fetch_optional(&database.installation)
+    .await?;
+    Ok(taken.map_or(Allowance::UsedUp, |taken| Allowance::Granted(taken.cast_unsigned())))
+}
+
+/// Gives back what is left of an allowance. Not to be tried again when it fails: it may have succeeded, and what is given back twice would be
+/// issued twice.
+pub async fn give_back(
+    database: &Database,
+    tenant: TenantId,
+    month: Month,
+    left: u64,
+) -> Result<(), StorageError> {
+    sqlx::query!(
+        "update quota_usage set granted = granted - $3 where tenant_id = $1 and month = $2 and granted >= $3",
+        tenant.0,
+        month.first_day(),
+        i64::try_from(left).unwrap_or(i64::MAX),
+    )
+    .execute(&database.installation)
+    .await?;
+    Ok(())
+}
+
+/// How much of `month`'s quota was handed out.
+pub async fn granted(database: &Database, tenant: TenantId, month: Month) -> Result<u64, StorageError> {
+    let granted = sqlx::query_scalar!(
+        "select granted from quota_usage where tenant_id = $1 and month = $2",
+        tenant.0,
+        month.first_day()
+    );
+    let granted = granted.fetch_optional(&database.installation).await?;
+    Ok(granted.unwrap_or_default().cast_unsigned())
+}
+
+/// The tenant of `agent`, whichever it is: for the operator.
+pub async fn tenant_of(
+    transaction: &mut Transaction,
+    agent: AgentId,
+) -> Result<Option<TenantId>, StorageError> {
+    let tenant = sqlx::query_scalar!("select tenant_id from agents where agent_id = $1", agent.0);
+    Ok(tenant.fetch_optional(&mut **transaction).await?.map(TenantId))
+}
+
+/// What one process tells all, itself included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcement {
+    /// The client is no longer locked out; from there, or from anywhere.
+    Unlock(AgentId, Option<Network>),
+    /// Somebody needs what others hold of the tenant's quota.
+    Recall(TenantId),
+}
+
+impl Announcement {
+    fn payload(self) -> String {
+        match self {
+            Self::Unlock(client, None) => format!("unlock:{client}"),
+            Self::Unlock(client, Some(network)) => format!("unlock:{client}@{network}"),
+            Self::Recall(tenant) => format!("quota:{tenant}"),
+        }
+    }
+
+    /// `None` for what others announce on the channel.
+    pub fn parse(payload: &str) -> Option<Self> {
+        match payload.split_once(':')? {
+            ("unlock", id) => match id.split_once('@') {
+                None => Some(Self::Unlock(id.parse().ok()?, None)),
+                Some((id, network)) => Some(Self::Unlock(id.parse().ok()?, Some(network.parse().ok()?))),
+            },
+            ("quota", id) => Some(Self::Recall(id.parse().ok()?)),
+            _ => None,
+        }
+    }
+}
+
+/// Announces an unlock when the transaction commits.
+pub async fn announce_unlock(
+    transaction: &mut Transaction,
+    client: AgentId,
+    network: Option<Network>,
+) -> Result<(), StorageError> {
+    let payload = Announcement::Unlock(client, network).payload();
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, payload).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Asks every process for what it holds of the tenant's quota and doesn't use.
+pub async fn recall(database: &Database, tenant: TenantId) -> Result<(), StorageError> {
+    let payload = Announcement::Recall(tenant).payload();
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, payload).execute(&database.installation).await?;
+    Ok(())
+}
+
+/// A connection that hears announcements.
+pub struct Announcements {
+    connection: PgListener,
+}
+
+impl Announcements {
+    /// Connects and listens.
+    pub async fn listen(database: &Database) -> Result<Self, StorageError> {
+        let listening = async {
+            let mut connection = PgListener::connect_with(&database.dedicated()).await?;
+            connection.eager_reconnect(false); // what was announced in between is lost: that shall show
+            connection.listen(CHANNEL).await?;
+            Ok(Self { connection })
+        };
+        let listening = tokio::time::timeout(Duration::from_secs(5), listening).await;
+        listening.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// The next one that concerns limits. An error means that the connection is gone.
+    pub async fn next(&mut self) -> Result<Announcement, StorageError> {
+        loop {
+            let notification = self.connection.try_recv().await?;
+            let Some(notification) = notification else {
+                return Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed));
+            };
+            if let Some(announcement) = Announcement::parse(notification.payload()) {
+                return Ok(announcement);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_are_read_as_they_are_written() {
+        let id = "01234567-89ab-cdef-0123-456789abcdef";
+        let (client, tenant) = (id.parse().unwrap(), id.parse().unwrap());
+        let networks = ["192.0.2.1", "2001:db8::1"].map(|ip| Some(Network::of(ip.parse().unwrap())));
+        for announcement in
+            [None, networks[0], networks[1]].map(|network| Announcement::Unlock(client, network))
+        {
+            assert_eq!(Announcement::parse(&announcement.payload()), Some(announcement));
+        }
+        let recall = Announcement::Recall(tenant);
+        assert_eq!(Announcement::parse(&recall.payload()), Some(recall));
+        for other in ["", "agent:1", "unlock:x", "unlock:", &format!("agent:{id}"), &format!("unlock:{id}@x")]
+        {
+            assert_eq!(Announcement::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! `POST /api/v1/revocations`, and `countersign revoke`.
+
+use std::time::{Duration, Instant};
+
+use countersign_shared::verify::{Revocation, Revocations as _};
+use countersign_shared::{Claims, UnixTime};
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::cli::Cli;
+use crate::support::edge::Edge;
+use crate::support::issuer::{agent_body, claims, envelope, part};
+use crate::support::{Client, Issuer, TestDatabase, eventually};
+
+async fn send(issuer: &Issuer, token: &str, body: &Value) -> Response {
+    issuer.post("/api/v1/revocations").bearer_auth(token).json(body).send().await.unwrap()
+}
+
+async fn end(issuer: &Issuer, body: Value) -> Value {
+    let token = issuer.management_token(&issuer.administrator).await;
+    let response = send(issuer, &token, &body).await;
+    let status = response.status();
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    answer
+}
+
+/// What a verifier reads from the token.
+fn parsed(token: &str) -> Claims {
+    let claims = claims(token);
+    let text = |name: &str| claims[name].as_str().unwrap().to_owned();
+    let time = |name: &str| UnixTime(claims[name].as_i64().unwrap());
+    Claims {
+        issuer: text("iss"),
+        subject: text("sub").parse().unwrap(),
+        client_id: text("client_id").parse().unwrap(),
+        audience: vec![text("aud")],
+        issued_at: time("iat"),
+        expires_at: time("exp"),
+        not_before: None,
+        jti: text("jti").parse().unwrap(),
+        scope: Vec::new(),
+        tenant: text("tenant_id").parse().unwrap(),
+        credential: text("credential_id").parse().unwrap(),
+        agent_type: text("agent_type"),
+        key_id: part(token, 0)["kid"].as_str().unwrap().to_owned(),
+    }
+}
+
+async fn second_credential(issuer: &Issuer, client: &Client) -> Client {
+    let token = issuer.management_token(&issuer.administrator).await;
+    let path = format!("/api/v1/agents/{}/credentials", client.id);
+    let response = issuer.post(&path).bearer_auth(&token).json(&json!({})).send().await.unwrap();
+    let body: Value = response.json().await.unwrap();
+    Client { secret: body["client_secret"].as_str().unwrap().to_owned(), ..client.clone() }
+}
+
+/// Every token of the subject, and no other, at the issuer and at the edge; and what is issued in the very next moment holds.
+#[tokio::test]
+async fn ends_what_the_subject_obtained_and_nothing_else() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+    let admin = &issuer.administrator;
+    let foreign = issuer.other_tenant().await;
+    let client = issuer.new_client(&[]).await;
+    let other_credential = second_credential(&issuer, &client).await;
+    let other_agent = issuer.new_client(&[]).await;
+
+    for subject in ["credential_id", "agent_id", "tenant_id", "key_id"] {
+        // So that the tokens to be ended are older than what the round before ended.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let ended = issuer.token(&client).await;
+        let same_agent = issuer.token(&other_credential).await;
+        let same_tenant = issuer.token(&other_agent).await;
+        let elsewhere = issuer.token(&foreign).await;
+        let id = match subject {
+            "key_id" => part(&ended, 0)["kid"].clone(),
+            "agent_id" => claims(&ended)["sub"].clone(),
+            other => claims(&ended)[other].clone(),
+        };
+        let answer = end(&issuer, json!({ subject: id })).await;
+        assert!(answer["issued_up_to"].as_str().unwrap().ends_with('Z'), "{answer}");
+
+        let fresh = issuer.token(&client).await;
+        let expected = [
+            (&ended, &client, true),
+            (&same_agent, &client, subject != "credential_id"),
+            (&same_tenant, &other_agent, matches!(subject, "tenant_id" | "key_id")),
+            (&elsewhere, &foreign, subject == "key_id"),
+            (&fresh, &client, false),
+        ];
+        eventually("the edge has the rule", 5, async || {
+            edge.revoked_set().filter(|set| set.verdict(&parsed(&ended)) == Revocation::Superseded)
+        })
+        .await;
+        let set = edge.revoked_set().unwrap();
+        for (place, (token, holder, ends)) in expected.into_iter().enumerate() {
+            assert_eq!(
+                issuer.is_active(holder, token).await,
+                !ends,
+                "{subject}, token {place}, introspection"
+            );
+            let verdict = if ends { Revocation::Superseded } else { Revocation::Clear };
+            assert_eq!(set.verdict(&parsed(token)), verdict, "{subject}, token {place}, at the edge");
+        }
+    }
+    edge.expect_sound();
+    let rows = issuer.database.audit("tokens.ended").await;
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    assert!(rows.iter().all(|row| row["actor"] == admin.id.as_str()), "{rows:?}");
+}
+
+#[tokio::test]
+async fn a_token_issued_right_after_holds_again_and_again() {
+    let issuer = Issuer::start().await;
+    let client = issuer.new_client(&[]).await;
+    for _ in 0..10 {
+        let before = issuer.token(&client).await;
+        end(&issuer, json!({ "agent_id": client.id })).await;
+        let after = issuer.token(&client).await;
+        assert!(!issuer.is_active(&client, &before).await);
+        assert!(issuer.is_active(&client, &after).await, "{}", claims(&after));
+    }
+}
+
+#[tokio::test]
+async fn one_token_by_itself_or_by_its_id_however_often() {
+    let issuer = Issuer::start().await;
+    let client = issuer.new_client(&[]).await;
+    for by_jti in [false, true] {
+        let (token, other) = (issuer.token(&client).await, issuer.token(&client).await);
+        let jti = claims(&token)["jti"].clone();
+        let body = if by_jti { json!({ "jti": jti }) } else { json!({ "token": token }) };
+        for _ in 0..2 {
+            assert_eq!(end(&issuer, body.clone()).await, json!({ "jti": jti }));
+        }
+        assert!(!issuer.is_active(&client, &token).await);
+        assert!(issuer.is_active(&client, &other).await);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_the_caller_s_is_not_there() {
+    let issuer = Issuer::start().await;
+    let foreign = issuer.other_tenant().await;
+    let theirs = issuer.management_token(&foreign).await;
+    let ours = issuer.token(&issuer.administrator).await;
+    let claims = claims(&ours);
+    let unknown = "11111111-2222-4333-8444-555555555555";
+    for (body, status, code) in [
+        (json!({ "token": ours }), 404, "TOKEN_NOT_FOUND"),
+        (json!({ "token": "a.b.c" }), 404, "TOKEN_NOT_FOUND"),
+        (json!({ "jti": claims["jti"] }), 404, "TOKEN_NOT_FOUND"),
+        (json!({ "agent_id": claims["sub"] }), 404, "AGENT_NOT_FOUND"),
+        (json!({ "agent_id": unknown }), 404, "AGENT_NOT_FOUND"),
+        (json!({ "credential_id": claims["credential_id"] }), 404, "CREDENTIAL_NOT_FOUND"),
+        (json!({ "credential_id": unknown }), 404, "CREDENTIAL_NOT_FOUND"),
+        // Other tenants and keys are the platform's business, whether or not they exist.
+        (json!({ "tenant_id": claims["tenant_id"] }), 403, "INSUFFICIENT_SCOPE"),
+        (json!({ "tenant_id": unknown }), 403, "INSUFFICIENT_SCOPE"),
+        (json!({ "key_id": part(&ours, 0)["kid"] }), 403, "INSUFFICIENT_SCOPE"),
+        (json!({}), 400, "MALFORMED_REQUEST"),
+        (json!({ "agent_id": unknown, "jti": unknown }), 400, "VALIDATION_ERROR"),
+        (json!({ "agent_id": unknown, "tenant_id": unknown }), 400, "MALFORMED_REQUEST"),
+        (json!({ "agent": unknown }), 400, "VALIDATION_ERROR"),
+        (json!({ "agent_id": 5 }), 400, "VALIDATION_ERROR"),
+    ] {
+        let (answered, with, _) = envelope(send(&issuer, &theirs, &body).await).await;
+        assert_eq!((answered, with.as_str()), (status, code), "{body}");
+    }
+    assert!(issuer.is_active(&issuer.administrator, &ours).await);
+
+    let platform = issuer.management_token(&issuer.administrator).await;
+    for (body, code) in [
+        (json!({ "tenant_id": unknown }), "TENANT_NOT_FOUND"),
+        (json!({ "key_id": unknown }), "KEY_NOT_FOUND"),
+    ] {
+        let (status, with, _) = envelope(send(&issuer, &platform, &body).await).await;
+        assert_eq!((status, with.as_str()), (404, code));
+    }
+    let scoped = issuer.scoped_token("tokens:introspect").await;
+    let (status, code, _) = envelope(send(&issuer, &scoped, &json!({ "jti": unknown })).await).await;
+    assert_eq!((status, code.as_str()), (403, "INSUFFICIENT_SCOPE"));
+
+    // The platform may end another tenant's tokens, and that tenant's administrators see it.
+    let token = issuer.token(&foreign).await;
+    let body = json!({ "tenant_id": foreign.tenant });
+    assert_eq!(send(&issuer, &platform, &body).await.status(), StatusCode::OK);
+    assert!(!issuer.is_active(&foreign, &token).await);
+    let tenants: Vec<Value> =
+        issuer.database.audit("tokens.ended").await.iter().map(|row| row["tenant"].clone()).collect();
+    assert!(tenants.contains(&json!(foreign.tenant)) && tenants.len() == 2, "{tenants:?}");
+}
+
+#[tokio::test]
+async fn the_operator_does_it_from_the_command_line() {
+    let issuer = Issuer::start().await;
+    let client = issuer.new_client(&[]).await;
+    let cli = Cli::new(&issuer.database.url);
+    let token = issuer.token(&client).await;
+    let jti = claims(&token)["jti"].as_str().unwrap().to_owned();
+    let printed = cli.run(&["revoke", "--jti", &jti, "--tenant", &client.tenant]).expect_success();
+    assert!(printed.starts_with(&format!("revoked: token {jti}")), "{printed}");
+    assert!(!issuer.is_active(&client, &token).await);
+
+    let credential = claims(&token)["credential_id"].as_str().unwrap().to_owned();
+    let kid = part(&token, 0)["kid"].as_str().unwrap().to_owned();
+    for arguments in [
+        vec!["--agent", &client.id],
+        vec!["--credential", &credential],
+        vec!["--tenant", &client.tenant, "--all-of-tenant"],
+        vec!["--key", &kid],
+    ] {
+        let token = issuer.token(&client).await;
+        let printed = cli.run(&[&["revoke", "--json"], arguments.as_slice()].concat()).expect_success();
+        assert!(serde_json::from_str::<Value>(&printed).unwrap()["issued_up_to"].is_string(), "{printed}");
+        assert!(!issuer.is_active(&client, &token).await, "{arguments:?}");
+    }
+    assert_eq!(
+        cli.run(&["revoke", "--agent", "11111111-2222-4333-8444-555555555555"]).expect_failure(),
+        "there is no such agent or credential"
+    );
+}
+
+/// An API that introspects what it is sent: it learns about tokens for itself only.
+#[tokio::test]
+async fn a_resource_server_may_introspect_the_tokens_that_are_for_it() {
+    let issuer = Issuer::start().await;
+    let (api, client) = (issuer.new_client(&[]).await, issuer.new_client(&[]).await);
+    let sql = "insert into resource_servers (resource_server_id, tenant_id, identifier, agent_id)
+               select gen_random_uuid(), tenant_id, 'https://second.example', agent_id from agents where agent_id = ";
+    issuer.database.execute(&format!("{sql}'{}'", api.id)).await;
+    let for_it = issuer.grant(&client, &[("resource", "https://second.example")]).await;
+    let for_it = for_it["access_token"].as_str().unwrap();
+    let for_another = issuer.token(&client).await;
+    assert!(issuer.is_active(&api, for_it).await);
+    assert!(!issuer.is_active(&api, &for_another).await);
+    let stranger = issuer.new_client(&[]).await;
+    assert!(!issuer.is_active(&stranger, for_it).await);
+}
+
+/// A rule that a host with a fast clock made must not make tokens that nobody would take.
+#[tokio::test]
+async fn a_rule_ahead_of_the_clock_is_an_outage_and_not_a_dead_token() {
+    let issuer = Issuer::start().await;
+    let token = issuer.management_token(&issuer.administrator).await;
+    let agent = issuer.register(&token, &agent_body(&[])).await;
+    let client = issuer.new_client(&[]).await;
+    assert_ne!(agent["agent_id"], client.id.as_str());
+    let subject = client.id.replace('-', "");
+    issuer
+        .database
+        .execute(&format!(
+            "insert into not_before_rules (level, subject, tenant_id, not_before)
+             values (2, '\\x{subject}', '{}', extract(epoch from now())::bigint + 6)",
+            client.tenant
+        ))
+        .await;
+    let started = Instant::now();
+    let form = [("grant_type", "client_credentials")];
+    let refused = issuer.oauth("token", &client, &form).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    eventually("tokens again", 10, async || {
+        issuer.oauth("token", &client, &form).await.status().is_success().then_some(())
+    })
+    .await;
+    assert!(started.elapsed() > Duration::from_secs(1));
+}
+
+/// With `tokens:revoke` alone nobody shuts out who may more; and that it was tried is written down.
+#[tokio::test]
+async fn who_may_more_is_not_shut_out_by_who_may_less() {
+    let issuer = Issuer::start().await;
+    let administrator = issuer.administrator.clone();
+    let modest = issuer.scoped_token("tokens:revoke").await;
+    let live = issuer.token(&administrator).await;
+    let credential = claims(&live)["credential_id"].clone();
+    for body in [
+        json!({ "agent_id": administrator.id }),
+        json!({ "credential_id": credential }),
+        json!({ "tenant_id": administrator.tenant }),
+    ] {
+        let (status, code, _) = envelope(send(&issuer, &modest, &body).await).await;
+        assert_eq!((status, code.as_str()), (403, "SCOPE_ESCALATION"), "{body}");
+    }
+    assert!(issuer.is_active(&administrator, &live).await);
+    let plain = issuer.new_client(&[]).await;
+    let ended = send(&issuer, &modest, &json!({ "agent_id": plain.id })).await;
+    assert_eq!(ended.status(), StatusCode::OK);
+
+    let rows = issuer.database.audit("management.refused").await;
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    for row in rows {
+        assert_eq!((&row["outcome"], &row["reason"]), (&json!("failure"), &json!("SCOPE_ESCALATION")));
+        let attempted = json!("POST /api/v1/revocations");
+        assert_eq!((&row["actor"], &row["attempted"]), (&json!(administrator.id), &attempted));
+    }
+}
