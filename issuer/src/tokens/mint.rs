@@ -11,8 +11,8 @@ use crate::clock;
 use crate::domain::agent::AgentType;
 use crate::domain::scope::Scopes;
 use crate::keys::SignError;
+use crate::storage::not_before::REPLICA_LAG_SECONDS;
 use crate::tokens::jti;
-use crate::tokens::revoke::REPLICA_LAG_SECONDS;
 use crate::tokens::serials::SerialError;
 
 /// What a token is to say, decided.
