@@ -95,7 +95,7 @@ impl From<MintError> for OauthError {
     fn from(error: MintError) -> Self {
         match error {
             MintError::Serial(error) => error.into(),
-            MintError::Ended => Self::Unavailable(error.to_string()),
+            MintError::Ended | MintError::ClockAhead => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod meter;
 mod monthly;
+pub mod places;
 mod quota;
 mod upkeep;
 
