@@ -1,6 +1,6 @@
 //! Resource servers: the APIs that a tenant's tokens are for (RFC 8707).
 
-use countersign_shared::{AgentId, TenantId};
+use countersign_shared::{AgentId, Algorithm, TenantId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ pub struct ResourceServerProfile {
     pub is_default: bool,
     /// The agent that this API itself authenticates as: it may introspect the tokens that are for it.
     pub agent_id: Option<AgentId>,
+    /// What its tokens are signed with, from when there is a key for that; `None`: as the installation signs.
+    pub signing_algorithm: Option<Algorithm>,
 }
 
 /// A registered resource server.
