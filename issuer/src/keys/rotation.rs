@@ -208,17 +208,16 @@ impl<'a> Change<'a> {
         if !signed {
             return Ok(None);
         }
-        let successor = match follower {
-            Some(follower) => self.hasten(&follower.kid).await?,
-            None => {
-                let plan =
-                    self.known.plan(key.purpose, key.algorithm, size(&key).unwrap_or(USUAL_RSA_BITS), None);
-                let successor = self.schedule(&Plan { at: self.known.now, ..plan }, spare).await?;
-                for due in transitions(&self.known) {
-                    self.step(&due, spare).await?;
-                }
-                self.existing(&successor.kid)?
+        let successor = if let Some(follower) = follower {
+            self.hasten(&follower.kid).await?
+        } else {
+            let bits = size(&key).unwrap_or(USUAL_RSA_BITS);
+            let plan = self.known.plan(key.purpose, key.algorithm, bits, None);
+            let scheduled = self.schedule(&Plan { at: self.known.now, ..plan }, spare).await?;
+            for due in transitions(&self.known) {
+                self.step(&due, spare).await?;
             }
+            self.existing(&scheduled.kid)?
         };
         Ok(Some(successor))
     }
