@@ -592,3 +592,24 @@ async fn a_leader_that_is_killed_leaves_nothing_half_done() {
     })
     .await;
 }
+
+/// A key is published when its transaction is over, not when that began.
+#[tokio::test]
+async fn a_commit_that_takes_long_has_the_key_wait() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    forget_max_age(&database).await;
+    for sql in [
+        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(2.5); return null; end $$",
+        "create constraint trigger slow after insert on signing_keys deferrable initially deferred for each row execute function slow()",
+    ] {
+        database.execute(sql).await;
+    }
+    let rotated = json_of(&Cli::new(&database.url), &["keys", "rotate"]);
+    let left = time(&rotated["key"]["signs_from"]) - OffsetDateTime::now_utc();
+    assert!(left > time::Duration::seconds(4), "{left}: {rotated}");
+    assert_eq!(rotated["predecessor"]["signs_until"], rotated["key"]["signs_from"]);
+    let same: bool = database
+        .value("select a.signs_until = p.activates_at from signing_keys a, signing_keys p where a.state = 'active' and a.purpose = 'token' and p.state = 'pending'")
+        .await;
+    assert!(same);
+}
