@@ -118,6 +118,7 @@ pub(super) fn head(issuer: &str, position: &Position, delta: &Delta, as_of: Unix
         delta: delta.encoded.clone(),
         as_of,
         fresh_until: as_of.plus(FRESH_SECONDS),
+        keys: None,
     };
     Some(head.payload())
 }
