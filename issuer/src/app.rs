@@ -6,11 +6,10 @@ use std::sync::Arc;
 use crate::audit::Audit;
 use crate::clients::{Clients, Uses};
 use crate::config::{self, IssuerUrl};
-use crate::domain::signing_key::Purpose;
 use crate::failures::Failures;
 use crate::grants::imported::Imported;
 use crate::hot::{self, HotState};
-use crate::keys::{self, KeyError, Keyring, ServerSecrets};
+use crate::keys::{self, KeyError, Promise, Ring, ServerSecrets};
 use crate::limits::Limits;
 use crate::publisher;
 use crate::storage::{Database, StorageError, schema};
@@ -26,8 +25,10 @@ pub struct App {
     pub database: Database,
     /// A shortcut to parts of it.
     pub hot: Arc<dyn HotState>,
-    /// What tokens are signed and verified with.
-    pub token_keys: Keyring,
+    /// What tokens and revocation heads are signed and verified with.
+    pub keys: Arc<Ring>,
+    /// How long others may keep the JWK Set, in seconds.
+    pub jwks_max_age: u32,
     /// The pepper and the jti key.
     pub secrets: ServerSecrets,
     /// Leased serials.
@@ -49,12 +50,13 @@ pub struct App {
 }
 
 impl App {
-    /// Opens everything, on a database that was connected to; makes keys if there are none. The second value signs revocation heads.
-    pub async fn open(config: &config::Serve, database: Database) -> Result<(Arc<Self>, Keyring), OpenError> {
+    /// Opens everything, on a database that was connected to; makes keys if there are none.
+    pub async fn open(config: &config::Serve, database: Database) -> Result<Arc<Self>, OpenError> {
         schema::check(&database).await.map_err(OpenError::Schema)?;
-        keys::provision(&database, &config.master_key).await?;
-        let token_keys = Keyring::load(&database, &config.master_key, Purpose::Token).await?;
-        let head_keys = Keyring::load(&database, &config.master_key, Purpose::Revocation).await?;
+        let signing = config.signing;
+        keys::provision(&database, &config.master_key, &signing).await?;
+        let promise = Promise { token_lifetime: config.token_lifetime, jwks_max_age: signing.jwks_max_age };
+        let keys = Ring::open(&database, config.master_key.clone(), promise).await?;
         let secrets = keys::load_secrets(&database, &config.master_key).await?;
         let hot = hot::open(config.redis_url.as_ref()).map_err(|_| OpenError::Redis)?;
         let app = Self {
@@ -64,7 +66,8 @@ impl App {
             database,
             limits: Limits::new(config.limits.clone(), hot.clone()),
             hot,
-            token_keys,
+            keys,
+            jwks_max_age: signing.jwks_max_age,
             secrets: secrets
                 .ok_or(OpenError::Keys(KeyError::Unusable("the server's secrets are gone".into())))?,
             serials: Serials::default(),
@@ -74,7 +77,7 @@ impl App {
             failures: Failures::default(),
             publisher: publisher::Status::default(),
         };
-        Ok((Arc::new(app), head_keys))
+        Ok(Arc::new(app))
     }
 }
 

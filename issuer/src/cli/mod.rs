@@ -20,13 +20,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use countersign_shared::AgentId;
 
 use countersign_shared::TenantId;
 
 use crate::config::{Problems, Sources};
-use crate::domain::signing_key::Purpose;
 
 /// Countersign's issuer: an identity provider for agents, whose tokens are verified at the edge.
 #[derive(Debug, Parser)]
@@ -69,7 +68,7 @@ enum Command {
     Unlock(Unlock),
     /// Look at the signing keys.
     #[command(subcommand)]
-    Keys(Keys),
+    Keys(keys::Command),
     /// Print the description of the HTTP API (`OpenAPI` 3.1), as `/openapi.json` serves it.
     Openapi,
     /// Print every error code of the HTTP API.
@@ -151,35 +150,6 @@ struct RevokeWhat {
     key: Option<String>,
 }
 
-#[derive(Debug, Subcommand)]
-enum Keys {
-    /// Every key with its purpose, algorithm and state.
-    List,
-    /// The public keys of one purpose, as a JWK Set.
-    ExportPublic {
-        /// What the keys sign.
-        #[arg(long)]
-        purpose: PurposeArgument,
-    },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PurposeArgument {
-    /// Access tokens.
-    Token,
-    /// Revocation heads: what the edge verifier takes as `REVOCATION_KEYS`.
-    Revocation,
-}
-
-impl From<PurposeArgument> for Purpose {
-    fn from(purpose: PurposeArgument) -> Self {
-        match purpose {
-            PurposeArgument::Token => Self::Token,
-            PurposeArgument::Revocation => Self::Revocation,
-        }
-    }
-}
-
 /// The configuration is not valid (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 
@@ -202,8 +172,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Credentials(command) => credentials::run(&sources, &command).await,
         Command::Audit(command) => audit::run(&sources, command).await,
         Command::Unlock(options) => unlock::run(&sources, &options).await,
-        Command::Keys(Keys::List) => keys::list(&sources).await,
-        Command::Keys(Keys::ExportPublic { purpose }) => keys::export_public(&sources, purpose.into()).await,
+        Command::Keys(command) => keys::run(&sources, &command).await,
         Command::Openapi => describe::openapi(),
         Command::Errors { markdown, json } => describe::errors(markdown, json),
     };

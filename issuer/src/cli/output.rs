@@ -58,7 +58,8 @@ pub(super) fn time(time: impl Into<Option<OffsetDateTime>>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 
-fn json(value: &impl Serialize) -> io::Result<()> {
+/// Prints a value for programs.
+pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
     line(&serde_json::to_string(value)?)
 }
 

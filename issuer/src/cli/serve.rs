@@ -17,6 +17,7 @@ use super::Outcome;
 use crate::app::App;
 use crate::clients::{self, Background};
 use crate::config::{Serve, Sources};
+use crate::keys::rotation::Rotation;
 use crate::limits::{self, Upkeep};
 use crate::publisher::{self, Publisher};
 use crate::storage::Database;
@@ -78,14 +79,17 @@ impl Running {
         let admin = bind(config.admin_address, "ADMIN_ADDRESS").await?;
         let database = Database::connect(&config.database).await?;
         database.require_confinement().await?;
-        let (app, head_keys) = App::open(config, database).await?;
+        let app = App::open(config, database).await?;
         let publisher = match &config.publisher {
-            Some(publisher) => Some(publisher::start(&app, head_keys.signer, publisher)?),
+            Some(publisher) => Some(publisher::start(&app, publisher)?),
             None => None,
         };
         let background = clients::start(&app).await;
         let limits = limits::start(&app);
         let (stop, stopping) = watch::channel(false);
+        app.keys.watch(stopping.clone());
+        let master = config.master_key.clone();
+        Rotation::start(&app.database, master, config.signing, app.keys.clone(), stopping.clone());
         let mut listeners = JoinSet::new();
         info!(address = %public.local_addr()?, admin_address = %admin.local_addr()?, issuer = config.issuer_url.as_str(), "listening");
         let mut unbounded = config.limits.trusted_proxies.networks().to_vec();

@@ -50,9 +50,9 @@ impl Dispatch {
     }
 }
 
-/// The announcements that the client records go by.
+/// The announcements that the client records and the keys go by.
 fn dispatch(app: &Arc<App>) -> Dispatch {
-    let (agents, tenants, all) = (app.clone(), app.clone(), app.clone());
+    let (agents, tenants, all, keys) = (app.clone(), app.clone(), app.clone(), app.clone());
     Dispatch::default()
         .on("agent", move |id| match id.parse::<AgentId>() {
             Ok(agent) => agents.clients.agent_changed(agent),
@@ -63,6 +63,7 @@ fn dispatch(app: &Arc<App>) -> Dispatch {
             Err(_) => tenants.clients.all_changed(),
         })
         .on("all", move |_| all.clients.all_changed())
+        .on("keys", move |_| keys.keys.changed())
 }
 
 /// The running tasks.

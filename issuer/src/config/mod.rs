@@ -6,16 +6,19 @@ mod http;
 mod limits;
 mod publisher;
 mod secret;
+mod signing;
 mod sources;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
 pub use publisher::{KvStore, Publisher};
 pub use secret::Secret;
+pub use signing::Signing;
 pub use sources::{Problems, Sources};
 pub use values::{
     AuditRetention, Database, Environment, Identifier, IssuerUrl, LogFormat, LogLevel, Telemetry,
@@ -79,6 +82,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("LOCKOUT_WINDOW_MINUTES"),
     plain("LOCKOUT_MINUTES"),
     plain("FREE_TIER_TOKENS_PER_MONTH"),
+    plain("TOKEN_SIGNING_ALGORITHM"),
+    plain("TOKEN_SIGNING_RSA_BITS"),
+    plain("KEY_ROTATION_DAYS"),
+    plain("JWKS_MAX_AGE_SECONDS"),
 ];
 
 /// What `serve` needs.
@@ -91,7 +98,9 @@ pub struct Serve {
     /// Shared hot state; in-process without it.
     pub redis_url: Option<Secret>,
     /// Opens the sealed keys.
-    pub master_key: MasterKey,
+    pub master_key: Arc<MasterKey>,
+    /// How tokens are signed.
+    pub signing: Signing,
     /// `iss`, and the base of every URL that is told to clients.
     pub issuer_url: IssuerUrl,
     /// The public listener.
@@ -121,6 +130,8 @@ pub struct Bootstrap {
     pub database: Database,
     /// Seals the keys.
     pub master_key: MasterKey,
+    /// What the first of them is.
+    pub signing: Signing,
     /// Identifier of the first tenant's resource server.
     pub default_audience: Identifier,
 }
@@ -194,6 +205,7 @@ impl Serve {
         let http = Http::read(&mut reader, telemetry.environment);
 
         let limits = Limits::read(&mut reader);
+        let signing = Signing::read(&mut reader);
 
         let address = SocketAddr::new(host, port);
         if address == admin_address && port != 0 {
@@ -206,7 +218,8 @@ impl Serve {
             telemetry,
             database,
             redis_url,
-            master_key,
+            master_key: Arc::new(master_key),
+            signing,
             issuer_url,
             address,
             admin_address,
@@ -227,12 +240,14 @@ impl Bootstrap {
         let telemetry = Telemetry::read(&mut reader);
         let database = Database::read(&mut reader);
         let master_key = values::master_key(&mut reader);
+        let signing = Signing::read(&mut reader);
         let default_audience = Identifier::read_default_audience(&mut reader);
         let required = database.zip(master_key).zip(default_audience);
         reader.finish(required.map(|((database, master_key), default_audience)| Self {
             telemetry,
             database,
             master_key,
+            signing,
             default_audience,
         }))
     }

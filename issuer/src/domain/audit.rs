@@ -56,6 +56,18 @@ text_enum! {
         TokenRevoked = "token.revoked",
         /// Every token of the target issued up to an instant was revoked.
         TokensEnded = "tokens.ended",
+        /// A signing key was made, and is published from then on.
+        KeyGenerated = "key.generated",
+        /// It was decided from when on a signing key signs.
+        KeyScheduled = "key.scheduled",
+        /// A signing key signs now.
+        KeyActivated = "key.activated",
+        /// It signs no more, and is verified with for as long as anything it signed lives.
+        KeyRetiring = "key.retiring",
+        /// It is of the past.
+        KeyRetired = "key.retired",
+        /// It was revoked: nothing that it signed holds.
+        KeyRevoked = "key.revoked",
         /// The tenant's audit log was exported.
         AuditExported = "audit.exported",
         /// The oldest part of the audit log was dropped: its time was over.

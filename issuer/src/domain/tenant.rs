@@ -1,6 +1,6 @@
 //! Tenants: who agents belong to.
 
-use countersign_shared::TenantId;
+use countersign_shared::{Algorithm, TenantId};
 use time::OffsetDateTime;
 
 use super::text_enum;
@@ -90,4 +90,6 @@ pub struct ResourceServer {
     pub identifier: String,
     /// Life of its tokens in seconds; `None`: the issuer's default.
     pub token_lifetime: Option<u32>,
+    /// What its tokens are signed with; `None`: as the installation signs.
+    pub signing_algorithm: Option<Algorithm>,
 }

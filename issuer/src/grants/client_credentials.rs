@@ -63,7 +63,8 @@ pub async fn issue(
             "credential_id": grant.credential,
         }));
     // Signing takes about as long as the write, so they share the time. Nothing is handed out before both are done.
-    let signed = async { unsigned.sign(app).await.map_err(OauthError::from) };
+    let algorithm = resource_server.as_ref().and_then(|server| server.signing_algorithm);
+    let signed = async { unsigned.sign(app, algorithm).await.map_err(OauthError::from) };
     let recorded = async { app.audit.record(&event).await.map_err(OauthError::from) };
     let (access_token, ()) = tokio::try_join!(signed, recorded)?;
     app.limits.issued(unit, grant.agent, now);

@@ -8,7 +8,7 @@ pub mod revocation;
 
 use std::fmt;
 
-use crate::keys::SignError;
+use crate::keys::{KeyError, SignError};
 use crate::limits::{Limited, LockedOut, QuotaError, RateLimited};
 use crate::storage::StorageError;
 use crate::tokens::mint::MintError;
@@ -93,7 +93,11 @@ impl From<MintError> for OauthError {
 
 impl From<SignError> for OauthError {
     fn from(error: SignError) -> Self {
-        Self::Server(error.to_string())
+        match error {
+            SignError::Keys(KeyError::Storage(error)) => error.into(),
+            SignError::NoKey => Self::Unavailable(error.to_string()),
+            SignError::Failed | SignError::Keys(_) => Self::Server(error.to_string()),
+        }
     }
 }
 

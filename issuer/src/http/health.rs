@@ -16,10 +16,10 @@ use utoipa::openapi::{RefOr, Schema};
 use super::error::RETRY_AFTER_SECONDS;
 use super::openapi;
 use crate::app::App;
-use crate::domain::signing_key::{KeyRecord, KeyState};
+use crate::clock;
 use crate::hot;
+use crate::keys::KeyError;
 use crate::storage::schema::{self, Mismatch};
-use crate::storage::signing_keys;
 
 /// How long a probe waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -133,20 +133,13 @@ async fn database(app: &App) -> [Check; 2] {
     })
 }
 
-/// Whether the key that this process signs with is still the one that the database names.
+/// Whether this process knows which key signs.
 async fn keys(app: &App) -> Check {
-    let answer = tokio::time::timeout(PATIENCE, signing_keys::list(&app.database)).await;
-    let signs_with = app.token_keys.signer.key().kid();
-    let (verdict, status) = match answer {
-        Ok(Ok(records)) => {
-            let is_active = |record: &KeyRecord| record.kid == signs_with && record.state == KeyState::Active;
-            if records.iter().any(is_active) {
-                (Verdict::Ready, "ok")
-            } else {
-                (Verdict::Degraded, "not_active")
-            }
-        }
-        Ok(Err(_)) | Err(_) => (Verdict::Unavailable, "unknown"),
+    let (verdict, status) = match tokio::time::timeout(PATIENCE, app.keys.fresh()).await {
+        Ok(Ok(keys)) if keys.token_signer_at(clock::precise(), None).is_some() => (Verdict::Ready, "ok"),
+        Ok(Ok(_)) => (Verdict::Unavailable, "none_signs"),
+        Ok(Err(KeyError::Storage(_))) | Err(_) => (Verdict::Unavailable, "unknown"),
+        Ok(Err(_)) => (Verdict::Unavailable, "unusable"),
     };
     Check { name: "keys", verdict, body: json!({ "status": status }) }
 }

@@ -16,8 +16,10 @@ use crate::domain::scope;
 
 pub(super) const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 
-/// How long verifiers may keep the keys, in seconds. A new key must be published for at least as long before it signs.
-const CACHEABLE: &str = "public, max-age=300";
+/// How long verifiers may keep the keys. A new key is published for at least as long before it signs (`keys/schedule.rs`).
+fn cacheable(app: &App) -> String {
+    format!("public, max-age={}", app.jwks_max_age)
+}
 
 /// Whether `If-None-Match` names `etag` (RFC 9110 §13.1.2: weak comparison, a list, or `*`).
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
@@ -39,8 +41,9 @@ pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     ),
 )]
 pub(super) async fn jwks(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let jwks = &app.token_keys.published;
-    let validators = [(CACHE_CONTROL, CACHEABLE), (ETAG, jwks.etag.as_str())];
+    let keys = app.keys.current();
+    let jwks = &keys.tokens.published;
+    let validators = [(CACHE_CONTROL, cacheable(&app)), (ETAG, jwks.etag.clone())];
     if is_known(&headers, &jwks.etag) {
         return (StatusCode::NOT_MODIFIED, validators).into_response();
     }
@@ -120,5 +123,5 @@ pub(super) async fn metadata(State(app): State<Arc<App>>) -> impl IntoResponse {
         revocation_endpoint_auth_methods_supported: methods(),
         revocation_endpoint_auth_signing_alg_values_supported: algorithms(),
     };
-    ([(CACHE_CONTROL, CACHEABLE)], Json(metadata))
+    ([(CACHE_CONTROL, cacheable(&app))], Json(metadata))
 }

@@ -8,6 +8,9 @@ mod generate;
 mod master;
 mod provision;
 mod public;
+mod ring;
+pub mod rotation;
+mod schedule;
 mod signer;
 mod verify;
 
@@ -16,38 +19,16 @@ use std::fmt;
 pub use client::client_jwk;
 pub use master::MasterKey;
 pub use provision::{ServerSecrets, load_secrets, provision};
-pub use public::{Jwks, thumbprint};
+pub use public::{Jwks, rsa_bits, thumbprint};
+pub use ring::{Keyring, Keys, Promise, Ring};
 pub use signer::{SignError, Signer, SigningKey};
 pub use verify::check_signature;
 
-use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
-use crate::storage::{Database, StorageError, signing_keys};
-use envelope::OpenError;
+use crate::domain::signing_key::{HEAD_SECONDS, KeyRecord, KeyState, Purpose};
+use crate::storage::StorageError;
+use envelope::{OpenError, SealError};
+use generate::Generated;
 use zeroize::Zeroizing;
-
-/// The keys of one purpose: which one signs, and which ones others should verify with.
-pub struct Keyring {
-    /// The active key.
-    pub signer: Signer,
-    /// The public keys: pending, active and retiring.
-    pub published: Jwks,
-}
-
-impl Keyring {
-    /// Reads the keys of `purpose` and opens all that are published.
-    pub async fn load(database: &Database, master: &MasterKey, purpose: Purpose) -> Result<Self, KeyError> {
-        let records = signing_keys::list(database).await?;
-        let ours: Vec<&KeyRecord> = records.iter().filter(|record| record.purpose == purpose).collect();
-        let active = ours
-            .iter()
-            .find(|record| record.state == KeyState::Active)
-            .ok_or(KeyError::NoActiveKey(purpose))?;
-        let private = open(master, active)?;
-        let signer = Signer::new(SigningKey::from_pkcs8(&active.kid, active.algorithm, &private)?);
-        let published = published(&records, master, purpose)?;
-        Ok(Self { signer, published })
-    }
-}
 
 /// The keys of `purpose` that verifiers should know: all but the retired.
 ///
@@ -59,6 +40,14 @@ pub fn published(records: &[KeyRecord], master: &MasterKey, purpose: Purpose) ->
     for record in &records {
         open(master, record)?;
     }
+    publish(&records, purpose)
+}
+
+/// The JWK Set of `records`, each of which opens.
+fn publish(records: &[&KeyRecord], purpose: Purpose) -> Result<Jwks, KeyError> {
+    if records.is_empty() {
+        return Err(KeyError::NoActiveKey(purpose));
+    }
     let jwks = Jwks::new(records.iter().map(|record| record.public_jwk.as_str()))?;
     for (record, key) in records.iter().zip(jwks.keys.keys()) {
         if public::kid_of(key) != record.kid || key.kid() != record.kid || key.algorithm() != record.algorithm
@@ -69,9 +58,45 @@ pub fn published(records: &[KeyRecord], master: &MasterKey, purpose: Purpose) ->
     Ok(jwks)
 }
 
+/// The private part of a key that is kept.
 fn open(master: &MasterKey, record: &KeyRecord) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     envelope::open(master, &signing_key_context(record), &record.sealed)
         .map_err(|error| KeyError::opening(error, &record.kid))
+}
+
+/// A new key as it is to be kept: sealed, pending and without a date.
+fn seal(master: &MasterKey, purpose: Purpose, generated: &Generated) -> Result<KeyRecord, KeyError> {
+    let mut record = KeyRecord {
+        kid: generated.kid.clone(),
+        purpose,
+        algorithm: generated.algorithm,
+        state: KeyState::Pending,
+        public_jwk: generated.public_jwk.clone(),
+        sealed: envelope::seal(
+            master,
+            &envelope::Context { table: "signing_keys", purpose: purpose.as_str(), id: &generated.kid },
+            &generated.private,
+        )
+        .map_err(|_: SealError| KeyError::Unusable("sealing a new key failed".into()))?,
+        created_at: None,
+        activates_at: None,
+        signs_until: None,
+        longest_lifetime: 1,
+        retires_at: None,
+        revoked_at: None,
+        revocation_reason: None,
+    };
+    record.longest_lifetime = longest_lifetime(purpose, None);
+    Ok(record)
+}
+
+/// How long something signed with a new key of `purpose` may live, in seconds, where resource servers let tokens live for `longest`. The
+/// issuers raise it to what they are set to ([`ring`]).
+fn longest_lifetime(purpose: Purpose, longest: Option<u32>) -> u32 {
+    match purpose {
+        Purpose::Token => longest.unwrap_or(1),
+        Purpose::Revocation => HEAD_SECONDS,
+    }
 }
 
 fn signing_key_context(record: &KeyRecord) -> envelope::Context<'_> {

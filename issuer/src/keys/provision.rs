@@ -1,12 +1,14 @@
-//! Making what isn't there yet: one RS256 key for tokens, one Ed25519 key for heads, the server's secrets.
+//! Making what isn't there yet: a key for tokens, an Ed25519 key for heads, the server's secrets.
 
 use aws_lc_rs::{hmac, rand};
 use countersign_shared::Algorithm;
 use zeroize::Zeroizing;
 
 use super::envelope::{self, Context, SealError, SealKey};
-use super::{KeyError, MasterKey, generate};
-use crate::domain::signing_key::{KeyRecord, KeyState, Purpose, Sealed};
+use super::{KeyError, MasterKey, generate, seal};
+use crate::clock;
+use crate::config::Signing;
+use crate::domain::signing_key::{KeyState, Purpose};
 use crate::storage::{Database, server_secrets, signing_keys};
 
 const PEPPER: &str = "client_secret_pepper";
@@ -26,8 +28,12 @@ pub struct ServerSecrets {
     pub idempotency: SealKey,
 }
 
-/// Makes the keys and secrets that are missing. Safe to run from several processes at once; returns the kids of new keys.
-pub async fn provision(database: &Database, master: &MasterKey) -> Result<Vec<String>, KeyError> {
+/// Makes the keys and secrets that are missing; the first key of tokens as `signing` says. Safe to run from several processes at once; returns the kids of new keys.
+pub async fn provision(
+    database: &Database,
+    master: &MasterKey,
+    signing: &Signing,
+) -> Result<Vec<String>, KeyError> {
     // With a wrong master key new keys would be sealed that the right one can't open.
     load_secrets(database, master).await?;
 
@@ -42,35 +48,23 @@ pub async fn provision(database: &Database, master: &MasterKey) -> Result<Vec<St
     let mut made = Vec::new();
     for purpose in [Purpose::Token, Purpose::Revocation] {
         if !signing_keys::has_active(&mut transaction, purpose).await? {
-            let record = generate_active(master, purpose).await?;
+            let algorithm = match purpose {
+                Purpose::Token => signing.token_algorithm,
+                Purpose::Revocation => Algorithm::EdDsa,
+            };
+            let generated = generate::generate(algorithm, signing.rsa_bits).await?;
+            let mut record = seal(master, purpose, &generated)?;
+            record.state = KeyState::Active;
+            record.activates_at = Some(clock::precise());
             signing_keys::insert(&mut transaction, &record).await?;
+            if purpose == Purpose::Token {
+                signing_keys::set_token_algorithm(&mut transaction, algorithm, None).await?;
+            }
             made.push(record.kid);
         }
     }
     Database::commit(transaction).await?;
     Ok(made)
-}
-
-async fn generate_active(master: &MasterKey, purpose: Purpose) -> Result<KeyRecord, KeyError> {
-    let (algorithm, generate): (_, fn() -> _) = match purpose {
-        Purpose::Token => (Algorithm::Rs256, generate::rsa_2048),
-        Purpose::Revocation => (Algorithm::EdDsa, generate::ed25519),
-    };
-    let generated = tokio::task::spawn_blocking(generate)
-        .await
-        .map_err(|_| KeyError::Unusable("key generation was interrupted".into()))??;
-    let mut record = KeyRecord {
-        kid: generated.kid,
-        purpose,
-        algorithm,
-        state: KeyState::Active,
-        public_jwk: generated.public_jwk,
-        sealed: Sealed::default(),
-        created_at: None,
-    };
-    record.sealed =
-        envelope::seal(master, &super::signing_key_context(&record), &generated.private).map_err(sealing)?;
-    Ok(record)
 }
 
 /// Opens the server's secrets; `None` where there are none yet.

@@ -40,6 +40,26 @@ pub(super) fn ed25519_jwk(x: &str) -> (String, String) {
     (kid, jwk)
 }
 
+/// kid and JWK of a key on P-256 (RFC 7518 §6.2.1); `x` and `y` in base64url.
+pub(super) fn p256_jwk(x: &str, y: &str) -> (String, String) {
+    let kid = thumbprint(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#));
+    let jwk = format!(
+        r#"{{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","kid":"{kid}","x":"{x}","y":"{y}"}}"#
+    );
+    (kid, jwk)
+}
+
+/// The size of an RSA key's modulus in bits; `None` for other keys.
+pub fn rsa_bits(key: &Jwk) -> Option<u32> {
+    match key.public() {
+        // The first byte isn't zero (countersign-shared, `jwk`).
+        PublicKey::Rsa { n, .. } => u32::try_from(n.len())
+            .ok()
+            .map(|bytes| bytes * 8 - n.first().map_or(0, |first| first.leading_zeros())),
+        PublicKey::P256 { .. } | PublicKey::Ed25519 { .. } => None,
+    }
+}
+
 /// A JWK Set (RFC 7517 §5), as the document and as the keys in it.
 pub struct Jwks {
     /// The JSON document.

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
@@ -60,12 +59,11 @@ impl SigningKey {
             Private::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(*encoding, &SystemRandom::new(), input.as_bytes(), &mut signature)
-                    .map_err(|_| SignError)?;
+                    .map_err(|_| SignError::Failed)?;
                 base64url::encode(&signature)
             }
-            Private::Other(key, algorithm) => {
-                jsonwebtoken::crypto::sign(input.as_bytes(), key, *algorithm).map_err(|_| SignError)?
-            }
+            Private::Other(key, algorithm) => jsonwebtoken::crypto::sign(input.as_bytes(), key, *algorithm)
+                .map_err(|_| SignError::Failed)?,
         };
         Ok(format!("{input}.{signature}"))
     }
@@ -83,19 +81,30 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Signing failed: the key was checked when it was loaded, so this is a fault of ours.
+/// Why something isn't signed.
 #[derive(Debug)]
-pub struct SignError;
+pub enum SignError {
+    /// The key was checked when it was loaded, so this is a fault of ours.
+    Failed,
+    /// No key signs at this moment.
+    NoKey,
+    /// Which key it is to be isn't known for sure.
+    Keys(KeyError),
+}
 
 impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("signing failed")
+        match self {
+            Self::Failed => f.write_str("signing failed"),
+            Self::NoKey => f.write_str("no key signs at this moment"),
+            Self::Keys(error) => error.fmt(f),
+        }
     }
 }
 
 impl std::error::Error for SignError {}
 
-/// A signing key for async callers: slow signatures are made on blocking threads, as many at a time as there are CPUs.
+/// A signing key for async callers: slow signatures are made on blocking threads, as many at a time, of all keys together, as `cpus` has permits.
 #[derive(Clone)]
 pub struct Signer {
     key: Arc<SigningKey>,
@@ -103,9 +112,8 @@ pub struct Signer {
 }
 
 impl Signer {
-    pub(super) fn new(key: SigningKey) -> Self {
-        let cpus = available_parallelism().map_or(1, usize::from);
-        Self { key: Arc::new(key), cpus: Arc::new(Semaphore::new(cpus)) }
+    pub(super) fn new(key: SigningKey, cpus: Arc<Semaphore>) -> Self {
+        Self { key: Arc::new(key), cpus }
     }
 
     /// The key.
@@ -118,13 +126,13 @@ impl Signer {
         if !self.key.is_slow() {
             return self.key.sign(typ, &payload);
         }
-        let permit = self.cpus.clone().acquire_owned().await.map_err(|_| SignError)?;
+        let permit = self.cpus.clone().acquire_owned().await.map_err(|_| SignError::Failed)?;
         let key = self.key.clone();
         let signing = tokio::task::spawn_blocking(move || {
             let jws = key.sign(typ, &payload);
             drop(permit);
             jws
         });
-        signing.await.map_err(|_| SignError)?
+        signing.await.map_err(|_| SignError::Failed)?
     }
 }

@@ -7,12 +7,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use countersign_shared::revocation::{Head, build_base, encode_delta, hex};
 use countersign_shared::{Coordinate, Shard, UnixTime};
 
+use crate::domain::signing_key::HEAD_SECONDS;
 use crate::domain::tenant::MAX_LIFETIME_SECONDS;
 use crate::storage::outbox::{Cutoff, Entry, Position, Revoked};
 
 /// The signed outer bound, in seconds, on how long a verifier may rely on a head. Its own limit, by its own clock, is 30 seconds; this one
 /// compares two clocks, so it leaves them room.
-const FRESH_SECONDS: i64 = 300;
+const FRESH_SECONDS: i64 = HEAD_SECONDS as i64;
 /// A delta of more bytes is made into a new base: every head carries it.
 const DELTA_BYTES: usize = 8 * 1024;
 /// So is a delta that is older, if it has entries.

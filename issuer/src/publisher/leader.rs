@@ -12,7 +12,6 @@ use super::sinks::Sink;
 use super::status::Role;
 use super::term::Term;
 use crate::app::App;
-use crate::keys::Signer;
 use crate::storage::StorageError;
 use crate::storage::outbox::Leadership;
 
@@ -21,7 +20,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Task {
     pub(super) app: Arc<App>,
-    pub(super) signer: Signer,
     pub(super) objects: Arc<dyn Sink>,
     pub(super) heads: Arc<dyn Sink>,
 }

@@ -19,7 +19,6 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::config;
-use crate::keys::Signer;
 
 pub use status::{Report, Status};
 
@@ -30,11 +29,7 @@ pub struct Publisher {
 }
 
 /// Starts it.
-pub fn start(
-    app: &Arc<App>,
-    signer: Signer,
-    config: &config::Publisher,
-) -> Result<Publisher, reqwest::Error> {
+pub fn start(app: &Arc<App>, config: &config::Publisher) -> Result<Publisher, reqwest::Error> {
     let (stop, stopping) = watch::channel(false);
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(3))
@@ -42,7 +37,7 @@ pub fn start(
         .build()?;
     let objects = Arc::new(sinks::KvStore::new(client.clone(), &config.kv));
     let heads = Arc::new(sinks::Hub::new(client, config));
-    let task = leader::Task { app: app.clone(), signer, objects, heads };
+    let task = leader::Task { app: app.clone(), objects, heads };
     Ok(Publisher { stop, leader: tokio::spawn(task.run(stopping)) })
 }
 

@@ -171,7 +171,7 @@ impl<'t> Term<'t> {
         self.as_of = if as_of < self.as_of { self.as_of.plus(1) } else { as_of };
         let issuer = self.task.app.issuer_url.as_str();
         let payload = artifacts::head(issuer, &self.position, &self.delta, self.as_of)?;
-        match self.task.signer.sign(HEAD_TYPE, payload.into_bytes()).await {
+        match self.task.app.keys.sign_head(HEAD_TYPE, payload.into_bytes()).await {
             Ok(jws) if jws.len() > MAX_HEAD_BYTES => {
                 error!(bytes = jws.len(), "the head is too long to be pushed until a new base can be stored");
                 None

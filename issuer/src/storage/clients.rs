@@ -1,6 +1,6 @@
 //! What client authentication and a token request read: clients, their tenants, resource servers. Kept in memory by [`crate::clients`].
 
-use countersign_shared::{AgentId, CredentialId, Jwk, TenantId, UnixTime};
+use countersign_shared::{AgentId, Algorithm, CredentialId, Jwk, TenantId, UnixTime};
 use time::OffsetDateTime;
 
 use super::{Database, StorageError};
@@ -168,7 +168,10 @@ pub async fn find_tenant(database: &Database, tenant: TenantId) -> Result<Option
     let row = sqlx::query!(
         r#"select status, is_platform, plan, monthly_token_quota, requests_per_minute, client_requests_per_minute, max_agents,
                   greatest(
-                      (select max(not_before) from not_before_rules where level in (0, 4)),
+                      -- A revoked key signs no more, so its rule, which has no end, is in nobody's way.
+                      (select max(not_before) from not_before_rules r
+                       where level = 0 or (level = 4 and not exists (
+                           select from signing_keys where convert_to(kid, 'UTF8') = r.subject and revoked_at is not null))),
                       (select not_before from not_before_rules where level = 1 and subject = $2)
                   ) as not_before
            from tenants where tenant_id = $1"#,
@@ -204,13 +207,14 @@ pub async fn find_resource_server(
     struct Row {
         identifier: String,
         token_lifetime_seconds: Option<i32>,
+        signing_algorithm: Option<String>,
     }
     // Two queries: each has an index of its own.
     let row = match identifier {
         Some(identifier) => {
             sqlx::query_as!(
                 Row,
-                "select identifier, token_lifetime_seconds from resource_servers where identifier = $2 and tenant_id = $1",
+                "select identifier, token_lifetime_seconds, signing_algorithm from resource_servers where identifier = $2 and tenant_id = $1",
                 tenant.0,
                 identifier,
             )
@@ -220,7 +224,7 @@ pub async fn find_resource_server(
         None => {
             sqlx::query_as!(
                 Row,
-                "select identifier, token_lifetime_seconds from resource_servers where tenant_id = $1 and is_default",
+                "select identifier, token_lifetime_seconds, signing_algorithm from resource_servers where tenant_id = $1 and is_default",
                 tenant.0,
             )
             .fetch_optional(&database.installation)
@@ -230,5 +234,6 @@ pub async fn find_resource_server(
     Ok(row.map(|row| ResourceServer {
         identifier: row.identifier,
         token_lifetime: row.token_lifetime_seconds.and_then(|seconds| seconds.try_into().ok()),
+        signing_algorithm: row.signing_algorithm.as_deref().and_then(Algorithm::from_name), // the table has no other
     }))
 }

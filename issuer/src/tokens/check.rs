@@ -66,7 +66,8 @@ pub fn authenticate(app: &App, token: &str, audience: Audience) -> Result<Authen
 }
 
 fn check_signature_of(app: &App, token: &str, policy: &Policy) -> Result<(Prepared, Signature), Refusal> {
-    let keys = &app.token_keys.published.keys;
+    let keys = app.keys.current();
+    let keys = &keys.tokens.published.keys;
     let token = token.as_bytes();
     let prepared = prepare(token, keys, policy)?;
     let key = &keys.keys()[prepared.key_index()];

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use countersign_shared::verify::TOKEN_TYPE;
-use countersign_shared::{AgentId, CredentialId, Jti, TenantId, UnixTime};
+use countersign_shared::{AgentId, Algorithm, CredentialId, Jti, TenantId, UnixTime};
 use serde::Serialize;
 
 use crate::app::App;
@@ -131,8 +131,8 @@ pub async fn prepare(app: &App, grant: &Grant, issued: UnixTime) -> Result<Unsig
 }
 
 impl Unsigned {
-    /// Signs it.
-    pub async fn sign(self, app: &App) -> Result<String, SignError> {
-        app.token_keys.signer.sign(TOKEN_TYPE, self.payload).await
+    /// Signs it, with `algorithm` if there is a key for that yet.
+    pub async fn sign(self, app: &App, algorithm: Option<Algorithm>) -> Result<String, SignError> {
+        app.keys.sign_token(algorithm, TOKEN_TYPE, self.payload).await
     }
 }

@@ -184,7 +184,7 @@ async fn a_key_that_somebody_put_into_the_table_is_not_published() {
     database
         .execute(
             "insert into signing_keys (kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private)
-             select 'mine', 'revocation', 'EdDSA', 'retiring', replace(public_jwk, kid, 'mine'), sealed_data_key, sealed_private
+             select 'mine', 'revocation', 'EdDSA', 'pending', replace(public_jwk, kid, 'mine'), sealed_data_key, sealed_private
              from signing_keys where purpose = 'revocation'",
         )
         .await;

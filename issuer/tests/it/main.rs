@@ -11,6 +11,7 @@ mod cli_agents;
 mod config;
 mod confinement;
 mod http;
+mod keys;
 mod lifecycle;
 mod limits;
 mod logs;

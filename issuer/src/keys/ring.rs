@@ -1,0 +1,282 @@
+//! The keys at hand. Every issuer knows all of them at any time, so each switches from one key to the next by its own clock at the instant that the
+//! rows name, without asking anybody.
+//!
+//! The database counts every change to them (`key_state.version`). An issuer hears of one by `NOTIFY`, and asks for the version twice a second in case
+//! it doesn't. Whoever hasn't had an answer for [`LEASE`] asks before it signs, and doesn't sign if there is none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use countersign_shared::Algorithm;
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{error, info};
+
+use super::{Jwks, KeyError, MasterKey, SignError, Signer, SigningKey, open, publish};
+use crate::clock;
+use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
+use crate::storage::Database;
+use crate::storage::signing_keys::{self, KeysState, Known};
+
+/// How long what was read counts without another look.
+const LEASE: Duration = Duration::from_secs(2);
+/// How often is looked.
+const POLL: Duration = Duration::from_millis(500);
+
+/// What an issuer lets others count on: keys have to be published and kept accordingly.
+#[derive(Debug, Clone, Copy)]
+pub struct Promise {
+    /// The longest life of a token, in seconds, where its resource server doesn't say.
+    pub token_lifetime: u32,
+    /// How long its JWK Set may be kept, in seconds.
+    pub jwks_max_age: u32,
+}
+
+/// The keys of this process.
+pub struct Ring {
+    database: Database,
+    master: Arc<MasterKey>,
+    promise: Promise,
+    current: watch::Sender<Arc<Keys>>,
+    loading: Mutex<()>,
+    started: Instant,
+    /// When the last look was begun that has shown that `current` is current, in milliseconds after `started`.
+    looked: AtomicU64,
+    look: Notify,
+    cpus: Arc<Semaphore>,
+}
+
+/// All keys, as of one version.
+pub struct Keys {
+    /// Grows with every change.
+    pub version: u64,
+    /// Those of tokens.
+    pub tokens: Keyring,
+    /// Those of revocation heads.
+    pub heads: Keyring,
+    state: KeysState,
+}
+
+/// The keys of one purpose that aren't retired.
+pub struct Keyring {
+    held: Vec<Arc<Held>>,
+    /// The public keys: pending, active and retiring.
+    pub published: Jwks,
+}
+
+struct Held {
+    record: KeyRecord,
+    signer: Signer,
+}
+
+impl Keyring {
+    fn new(
+        known: &Known,
+        purpose: Purpose,
+        mut hold: impl FnMut(&KeyRecord) -> Result<Arc<Held>, KeyError>,
+    ) -> Result<Self, KeyError> {
+        let live = known.keys.iter().filter(|key| key.purpose == purpose && key.state != KeyState::Retired);
+        let held: Vec<Arc<Held>> = live.map(&mut hold).collect::<Result<_, _>>()?;
+        let records: Vec<&KeyRecord> = held.iter().map(|held| &held.record).collect();
+        let published = publish(&records, purpose)?;
+        Ok(Self { held, published })
+    }
+
+    /// The key that signs at `now`: of those for `algorithm`, or of all, the one whose time came last.
+    pub fn signer_at(&self, now: OffsetDateTime, algorithm: Option<Algorithm>) -> Option<&Signer> {
+        let fits = |held: &&Arc<Held>| {
+            held.record.signs_at(now) && algorithm.is_none_or(|algorithm| held.record.algorithm == algorithm)
+        };
+        let latest = self.held.iter().filter(fits).max_by_key(|held| held.record.activates_at);
+        latest.map(|held| &held.signer)
+    }
+}
+
+impl Keys {
+    /// The key for a token at `now` whose resource server asks for `algorithm`. Where there is none yet, the installation's algorithm serves, and where that
+    /// has none, any.
+    pub fn token_signer_at(&self, now: OffsetDateTime, algorithm: Option<Algorithm>) -> Option<&Signer> {
+        let usual = self.state.token_algorithm_at(now);
+        let wishes = [Some(algorithm.unwrap_or(usual)), Some(usual), None];
+        wishes.into_iter().find_map(|wish| self.tokens.signer_at(now, wish))
+    }
+
+    /// The longest, in seconds, that any issuer lets its JWK Set be kept.
+    pub const fn jwks_max_age(&self) -> u32 {
+        self.state.jwks_max_age
+    }
+
+    /// The algorithms that tokens may be signed with from `now` on, for as long as nothing changes.
+    pub fn token_algorithms_at(&self, now: OffsetDateTime) -> Vec<Algorithm> {
+        let will_sign = |algorithm: &Algorithm| {
+            self.tokens.held.iter().any(|held| {
+                held.record.algorithm == *algorithm
+                    && held.record.activates_at.is_some()
+                    && held.record.signs_until.is_none_or(|until| now < until)
+            })
+        };
+        Algorithm::ALL.into_iter().filter(will_sign).collect()
+    }
+}
+
+impl Ring {
+    /// Reads the keys.
+    pub async fn open(
+        database: &Database,
+        master: Arc<MasterKey>,
+        promise: Promise,
+    ) -> Result<Arc<Self>, KeyError> {
+        let cpus = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
+        let asked = Instant::now();
+        let keys = load(database, &master, promise, &cpus, None).await?;
+        Ok(Arc::new(Self {
+            database: database.clone(),
+            master,
+            promise,
+            current: watch::Sender::new(Arc::new(keys)),
+            loading: Mutex::new(()),
+            started: asked,
+            looked: AtomicU64::new(0),
+            look: Notify::new(),
+            cpus,
+        }))
+    }
+
+    /// The keys as they were read last.
+    pub fn current(&self) -> Arc<Keys> {
+        self.current.borrow().clone()
+    }
+
+    /// Tells of every change, with the keys after it.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Keys>> {
+        self.current.subscribe()
+    }
+
+    /// That something changed was heard.
+    pub fn changed(&self) {
+        self.look.notify_one();
+    }
+
+    /// The keys as they are, which at most [`LEASE`] ago was seen for certain.
+    pub async fn fresh(&self) -> Result<Arc<Keys>, KeyError> {
+        if self.is_fresh() { Ok(self.current()) } else { self.refresh(Instant::now()).await }
+    }
+
+    /// Signs a token whose resource server asks for `algorithm`.
+    pub async fn sign_token(
+        &self,
+        algorithm: Option<Algorithm>,
+        typ: &'static str,
+        payload: Vec<u8>,
+    ) -> Result<String, SignError> {
+        let keys = self.fresh().await.map_err(SignError::Keys)?;
+        let signer = keys.token_signer_at(clock::precise(), algorithm).cloned().ok_or(SignError::NoKey)?;
+        signer.sign(typ, payload).await
+    }
+
+    /// Signs a revocation head.
+    pub async fn sign_head(&self, typ: &'static str, payload: Vec<u8>) -> Result<String, SignError> {
+        let keys = self.fresh().await.map_err(SignError::Keys)?;
+        let signer = keys.heads.signer_at(clock::precise(), None).cloned().ok_or(SignError::NoKey)?;
+        signer.sign(typ, payload).await
+    }
+
+    fn is_fresh(&self) -> bool {
+        let looked = Duration::from_millis(self.looked.load(Ordering::SeqCst));
+        self.started.elapsed().saturating_sub(looked) < LEASE
+    }
+
+    /// Looks whether anything changed, unless somebody has begun to after `since`, and reads it if so.
+    async fn refresh(&self, since: Instant) -> Result<Arc<Keys>, KeyError> {
+        let _one_at_a_time = self.loading.lock().await;
+        let looked = Duration::from_millis(self.looked.load(Ordering::SeqCst));
+        if self.started + looked > since {
+            return Ok(self.current());
+        }
+        let asked = self.started.elapsed();
+        let before = self.current();
+        if signing_keys::version(&self.database).await? != before.version {
+            let keys = load(&self.database, &self.master, self.promise, &self.cpus, Some(&before)).await?;
+            info!(version = keys.version, "the signing keys have changed");
+            self.current.send_replace(Arc::new(keys));
+        }
+        self.looked.store(u64::try_from(asked.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        Ok(self.current())
+    }
+
+    /// Keeps looking, until `stopping`.
+    pub fn watch(self: &Arc<Self>, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+        let ring = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ring.keep_looking() => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        })
+    }
+
+    async fn keep_looking(&self) {
+        let mut failing = false;
+        loop {
+            _ = timeout(POLL, self.look.notified()).await;
+            match self.refresh(Instant::now()).await {
+                Ok(_) => {
+                    if std::mem::take(&mut failing) {
+                        info!("the signing keys can be read again");
+                    }
+                }
+                Err(error) if failing => drop(error), // said once
+                Err(error) => {
+                    failing = true;
+                    error!("the signing keys can't be read, and nothing is signed until they can: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// Reads the keys, in a way that keeps the promise. What `before` has, and hasn't changed, isn't opened again.
+async fn load(
+    database: &Database,
+    master: &MasterKey,
+    promise: Promise,
+    cpus: &Arc<Semaphore>,
+    before: Option<&Keys>,
+) -> Result<Keys, KeyError> {
+    let mut known = signing_keys::known(database).await?;
+    let breaks = |key: &KeyRecord| {
+        key.purpose == Purpose::Token
+            && matches!(key.state, KeyState::Pending | KeyState::Active)
+            && key.longest_lifetime < promise.token_lifetime
+    };
+    if known.keys.iter().any(breaks) || known.state.jwks_max_age < promise.jwks_max_age {
+        signing_keys::promise(database, promise.token_lifetime, promise.jwks_max_age).await?;
+        known = signing_keys::known(database).await?;
+    }
+    let hold = |record: &KeyRecord| {
+        let rings = before.into_iter().flat_map(|keys| [&keys.tokens, &keys.heads]);
+        let same = rings.flat_map(|ring| &ring.held).find(|held| {
+            let kept = &held.record;
+            (&kept.kid, kept.purpose, kept.algorithm, &kept.public_jwk, &kept.sealed)
+                == (&record.kid, record.purpose, record.algorithm, &record.public_jwk, &record.sealed)
+        });
+        let signer = match same {
+            Some(held) => held.signer.clone(),
+            None => {
+                let private = open(master, record)?;
+                Signer::new(SigningKey::from_pkcs8(&record.kid, record.algorithm, &private)?, cpus.clone())
+            }
+        };
+        Ok(Arc::new(Held { record: record.clone(), signer }))
+    };
+    Ok(Keys {
+        version: known.state.version,
+        tokens: Keyring::new(&known, Purpose::Token, hold)?,
+        heads: Keyring::new(&known, Purpose::Revocation, hold)?,
+        state: known.state,
+    })
+}

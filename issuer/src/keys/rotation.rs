@@ -1,0 +1,425 @@
+//! Changing keys: each change is one transaction, under one lock, so that whoever dies in the middle of it has changed nothing.
+//!
+//! One issuer leads: it writes the states that the times call for, and has new keys made in time ([`due`]). Nothing hangs on there being one only, or on
+//! its being alive at an instant: the issuers switch keys by the times in the rows ([`super::ring`]), which are there long before.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_shared::revocation::Level;
+use countersign_shared::{Algorithm, UnixTime};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+pub use super::schedule::{Plan, Step, size};
+
+use super::generate::{self, Generated};
+use super::schedule::{due, transitions};
+use super::{KeyError, MasterKey, Ring, longest_lifetime, seal};
+use crate::config::Signing;
+use crate::domain::audit::{Action, Event, Origin, TargetType};
+use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
+use crate::storage::signing_keys::{Known, Leadership};
+use crate::storage::{Database, StorageError, Transaction, audit, not_before, signing_keys};
+
+/// How often a follower tries for the leadership, and a broken connection is opened again; how often the leader looks what is due.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Of a revoked key every token is refused, whatever its `iat`: who has stolen the key can write any. The end of the year 9999.
+const ALWAYS: UnixTime = UnixTime(253_402_300_799);
+/// The size of new RSA keys where nothing tells another.
+pub const USUAL_RSA_BITS: u32 = 2048;
+
+/// A change under way; dropped, nothing of it was done.
+pub struct Change<'a> {
+    transaction: Transaction,
+    /// What is known, and what was changed so far.
+    pub known: Known,
+    master: &'a MasterKey,
+}
+
+/// A key that was made for a plan before the lock was taken: that may take seconds.
+pub struct Spare(Option<Generated>);
+
+impl Spare {
+    /// None.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// What `plan` needs.
+    pub async fn for_plan(plan: &Plan) -> Result<Self, KeyError> {
+        if plan.prepared.is_some() {
+            return Ok(Self(None));
+        }
+        Ok(Self(Some(generate::generate(plan.algorithm, plan.rsa_bits).await?)))
+    }
+
+    fn take(&mut self, plan: &Plan) -> Option<Generated> {
+        self.0.take_if(|key| key.algorithm == plan.algorithm)
+    }
+}
+
+impl<'a> Change<'a> {
+    /// Waits until nobody else changes keys, and reads what is known of them.
+    pub async fn begin(database: &Database, master: &'a MasterKey) -> Result<Self, KeyError> {
+        let mut transaction = database.begin_installation().await?;
+        signing_keys::lock(&mut transaction).await?;
+        let known = signing_keys::known_in(&mut transaction).await?;
+        Ok(Self { transaction, known, master })
+    }
+
+    /// It is done.
+    pub async fn commit(self) -> Result<(), KeyError> {
+        Ok(Database::commit(self.transaction).await?)
+    }
+
+    /// Does `step`, and what is due because of it. A plan's key is `spare`.
+    pub async fn take(&mut self, step: &Step, spare: &mut Spare) -> Result<(), RotationError> {
+        self.step(step, spare).await?;
+        for due in transitions(&self.known) {
+            self.step(&due, spare).await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &Step, spare: &mut Spare) -> Result<(), RotationError> {
+        match step {
+            Step::Retiring(kid) => {
+                let mut key = self.existing(kid)?;
+                key.state = KeyState::Retiring;
+                let successor =
+                    self.known.scheduled(key.purpose, key.algorithm).and_then(|key| key.activates_at);
+                key.signs_until = key.signs_until.or(successor).or(Some(self.known.now));
+                self.update(key, Action::KeyRetiring).await
+            }
+            Step::Activate(kid) => {
+                let mut key = self.existing(kid)?;
+                key.state = KeyState::Active;
+                self.update(key, Action::KeyActivated).await
+            }
+            Step::Retire(kid) => {
+                let mut key = self.existing(kid)?;
+                self.keep_predecessor(&key).await?;
+                key.state = KeyState::Retired;
+                self.update(key, Action::KeyRetired).await
+            }
+            Step::End(kid, at) => {
+                let mut key = self.existing(kid)?;
+                key.signs_until = Some(*at);
+                self.write(&key, false).await
+            }
+            Step::Use(algorithm, next) => {
+                signing_keys::set_token_algorithm(&mut self.transaction, *algorithm, *next).await?;
+                self.reread().await
+            }
+            Step::Schedule(plan) => self.schedule(plan, spare).await.map(drop),
+        }
+    }
+
+    /// Gives a key its time, and the one that signs now its end. The key.
+    pub async fn schedule(&mut self, plan: &Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
+        let kid = match &plan.prepared {
+            Some(kid) => kid.clone(),
+            None => self.add(plan.purpose, &spare.take(plan).ok_or(RotationError::Overtaken)?).await?,
+        };
+        let mut key = self.existing(&kid)?;
+        let predecessor = self.known.active(key.purpose, key.algorithm).cloned();
+        key.activates_at = Some(plan.at);
+        self.write(&key, false).await?;
+        if let Some(mut predecessor) = predecessor.clone() {
+            predecessor.signs_until = Some(plan.at);
+            self.write(&predecessor, false).await?;
+        }
+        let details = json!({
+            "signs_from": plan.at.unix_timestamp(),
+            "in_place_of": predecessor.map(|key| key.kid),
+        });
+        self.record(&key, Action::KeyScheduled, details).await?;
+        self.existing(&kid)
+    }
+
+    /// Adds a key: published from now on, without a time to sign. Its kid.
+    async fn add(&mut self, purpose: Purpose, generated: &Generated) -> Result<String, RotationError> {
+        let mut key = seal(self.master, purpose, generated)?;
+        key.longest_lifetime = longest_lifetime(purpose, self.known.longest_lifetime);
+        signing_keys::insert(&mut self.transaction, &key).await?;
+        self.record(&key, Action::KeyGenerated, json!({})).await?;
+        self.reread().await?;
+        Ok(key.kid)
+    }
+
+    /// The same with a key that was made for `plan`, whose time isn't taken.
+    pub async fn generate(&mut self, plan: &Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
+        let kid = self.add(plan.purpose, &spare.take(plan).ok_or(RotationError::Overtaken)?).await?;
+        self.existing(&kid)
+    }
+
+    /// Moves the time of a scheduled key to this moment.
+    pub async fn hasten(&mut self, kid: &str) -> Result<KeyRecord, RotationError> {
+        let mut key = self.existing(kid)?;
+        key.activates_at = Some(self.known.now);
+        if let Some(mut predecessor) = self.known.active(key.purpose, key.algorithm).cloned() {
+            predecessor.signs_until = Some(self.known.now);
+            self.write(&predecessor, false).await?;
+        }
+        self.write(&key, false).await?;
+        self.record(&key, Action::KeyScheduled, json!({ "signs_from": self.known.now.unix_timestamp() }))
+            .await?;
+        for due in transitions(&self.known) {
+            self.step(&due, &mut Spare::none()).await?;
+        }
+        self.existing(kid)
+    }
+
+    /// Retires a key by hand: one that only verifies, or one that hasn't signed yet.
+    pub async fn retire(&mut self, kid: &str) -> Result<KeyRecord, RotationError> {
+        let mut key = self.existing(kid)?;
+        if !key.state.may_become(KeyState::Retired, false) {
+            return Err(RotationError::Illegal(key.state, KeyState::Retired));
+        }
+        self.keep_predecessor(&key).await?;
+        key.state = KeyState::Retired;
+        self.write(&key, true).await?;
+        self.record(&key, Action::KeyRetired, json!({ "early": true })).await?;
+        self.existing(kid)
+    }
+
+    /// Revokes a key: nothing signed with it holds any more, whoever signed it. If it signs, or is the next to, `spare` or the key that was to follow takes
+    /// its place now. That key, if there is one.
+    pub async fn revoke(
+        &mut self,
+        kid: &str,
+        reason: &str,
+        spare: &mut Spare,
+    ) -> Result<Option<KeyRecord>, RotationError> {
+        let mut key = self.existing(kid)?;
+        if key.revoked_at.is_some() {
+            return Err(RotationError::Revoked);
+        }
+        let signed = key.signs_at(self.known.now);
+        let follower =
+            self.known.scheduled(key.purpose, key.algorithm).filter(|next| next.kid != kid).cloned();
+        self.keep_predecessor(&key).await?;
+        key.signs_until = key.signs_until.or(key.activates_at.map(|_| self.known.now));
+        key.state = KeyState::Retired;
+        key.revoked_at = Some(self.known.now);
+        key.revocation_reason = Some(reason.to_owned());
+        self.write(&key, false).await?;
+        if key.purpose == Purpose::Token {
+            not_before::end_tokens(&mut self.transaction, None, Level::Key, kid.as_bytes(), ALWAYS).await?;
+        }
+        self.record(&key, Action::KeyRevoked, json!({ "reason": reason })).await?;
+        if !signed {
+            return Ok(None);
+        }
+        let successor = match follower {
+            Some(follower) => self.hasten(&follower.kid).await?,
+            None => {
+                let plan =
+                    self.known.plan(key.purpose, key.algorithm, size(&key).unwrap_or(USUAL_RSA_BITS), None);
+                let successor = self.schedule(&Plan { at: self.known.now, ..plan }, spare).await?;
+                for due in transitions(&self.known) {
+                    self.step(&due, spare).await?;
+                }
+                self.existing(&successor.kid)?
+            }
+        };
+        Ok(Some(successor))
+    }
+
+    /// If `key` was to take another's place and isn't any more, that one goes on.
+    async fn keep_predecessor(&mut self, key: &KeyRecord) -> Result<(), RotationError> {
+        if !key.is_scheduled() {
+            return Ok(());
+        }
+        let predecessor = self.known.active(key.purpose, key.algorithm);
+        if let Some(predecessor) = predecessor.filter(|other| other.signs_until == key.activates_at) {
+            let kept = KeyRecord { signs_until: None, ..predecessor.clone() };
+            self.write(&kept, false).await?;
+        }
+        Ok(())
+    }
+
+    fn existing(&self, kid: &str) -> Result<KeyRecord, RotationError> {
+        self.known.key(kid).cloned().ok_or(RotationError::NotFound)
+    }
+
+    async fn update(&mut self, key: KeyRecord, action: Action) -> Result<(), RotationError> {
+        self.write(&key, false).await?;
+        self.record(&key, action, json!({})).await
+    }
+
+    async fn write(&mut self, key: &KeyRecord, retired_early: bool) -> Result<(), RotationError> {
+        signing_keys::update(&mut self.transaction, key, retired_early).await?;
+        self.reread().await
+    }
+
+    /// The database has computed some of it.
+    async fn reread(&mut self) -> Result<(), RotationError> {
+        self.known = signing_keys::known_in(&mut self.transaction).await?;
+        Ok(())
+    }
+
+    async fn record(&mut self, key: &KeyRecord, action: Action, more: Value) -> Result<(), RotationError> {
+        let mut details = json!({ "purpose": key.purpose.as_str(), "algorithm": key.algorithm.as_str() });
+        if let (Value::Object(details), Value::Object(more)) = (&mut details, more) {
+            details.extend(more);
+        }
+        let origin = Origin::default();
+        let event = Event::of_installation(action, &origin).on(TargetType::Key, &key.kid).with(details);
+        Ok(audit::record_in(&mut self.transaction, &event).await?)
+    }
+}
+
+/// Why keys aren't changed.
+#[derive(Debug)]
+pub enum RotationError {
+    /// No key has that kid.
+    NotFound,
+    /// A key of the first state doesn't get to the second.
+    Illegal(KeyState, KeyState),
+    /// It is revoked already.
+    Revoked,
+    /// Somebody else changed the keys just before: look again.
+    Overtaken,
+    /// The keys.
+    Keys(KeyError),
+}
+
+impl From<KeyError> for RotationError {
+    fn from(error: KeyError) -> Self {
+        Self::Keys(error)
+    }
+}
+
+impl From<StorageError> for RotationError {
+    fn from(error: StorageError) -> Self {
+        Self::Keys(error.into())
+    }
+}
+
+impl fmt::Display for RotationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("there is no such key: `countersign keys list` shows them"),
+            Self::Illegal(from, to) => {
+                write!(f, "a key that is {} can't become {}", from.as_str(), to.as_str())
+            }
+            Self::Revoked => f.write_str("the key is revoked already"),
+            Self::Overtaken => f.write_str("the keys were changed by somebody else just now: try again"),
+            Self::Keys(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RotationError {}
+
+/// The task that leads, or waits to.
+pub struct Rotation {
+    database: Database,
+    master: Arc<MasterKey>,
+    signing: Signing,
+    ring: Arc<Ring>,
+}
+
+impl Rotation {
+    /// Starts it; it ends when `stopping` says so.
+    pub fn start(
+        database: &Database,
+        master: Arc<MasterKey>,
+        signing: Signing,
+        ring: Arc<Ring>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> JoinHandle<()> {
+        let task = Self { database: database.clone(), master, signing, ring };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = task.work() => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        })
+    }
+
+    async fn work(&self) {
+        loop {
+            let Err(error) = self.serve().await;
+            warn!("the rotation of keys starts over: {error}");
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Follows until it leads, leads until something breaks.
+    async fn serve(&self) -> Result<Infallible, RotationError> {
+        let mut leadership = Leadership::open(&self.database).await?;
+        while !leadership.acquire().await? {
+            sleep(PAUSE).await;
+        }
+        info!("this process rotates keys");
+        let began = Instant::now();
+        let mut changes = self.ring.subscribe();
+        loop {
+            leadership.confirm().await?;
+            while self.take_a_step().await? {}
+            self.lower_max_age(began).await?;
+            _ = timeout(PAUSE, changes.changed()).await;
+        }
+    }
+
+    /// Does what is due, if anything is. What that was is looked at twice: without the lock, because making a key takes its time, and then with it.
+    async fn take_a_step(&self) -> Result<bool, RotationError> {
+        let known = signing_keys::known(&self.database).await?;
+        let steps = due(&known, &self.signing);
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        let mut spare = Spare::none();
+        for step in &steps {
+            if let Step::Schedule(plan) = step {
+                spare = Spare::for_plan(plan).await?;
+            }
+        }
+        let mut change = Change::begin(&self.database, &self.master).await?;
+        for step in due(&change.known, &self.signing) {
+            match change.step(&step, &mut spare).await {
+                Err(RotationError::Overtaken) => return Ok(true),
+                done => done?,
+            }
+            info!(step = ?step, "the signing keys go on");
+        }
+        change.commit().await?;
+        Ok(true)
+    }
+
+    /// Once no issuer can have handed out a JWK Set for longer than this one does, new keys needn't wait for longer. An issuer that still does says so again
+    /// ([`super::ring`]).
+    async fn lower_max_age(&self, began: Instant) -> Result<(), RotationError> {
+        let keys = self.ring.current();
+        let stated = keys.jwks_max_age();
+        if stated <= self.signing.jwks_max_age || began.elapsed() < Duration::from_secs(stated.into()) {
+            return Ok(());
+        }
+        let mut change = Change::begin(&self.database, &self.master).await?;
+        signing_keys::lower_max_age(&mut change.transaction, self.signing.jwks_max_age).await?;
+        Ok(change.commit().await?)
+    }
+}
+
+/// The plan for the key that an operator asks for: the installation's algorithm unless one is named, of the size of the key that it follows.
+pub fn plan(known: &Known, purpose: Purpose, algorithm: Option<Algorithm>) -> Plan {
+    let algorithm = algorithm.unwrap_or_else(|| usual_algorithm(known, purpose));
+    let bits = known.active(purpose, algorithm).and_then(size).unwrap_or(USUAL_RSA_BITS);
+    known.plan(purpose, algorithm, bits, None)
+}
+
+/// What `purpose` is signed with where nothing else is said.
+pub fn usual_algorithm(known: &Known, purpose: Purpose) -> Algorithm {
+    match purpose {
+        Purpose::Token => known.state.token_algorithm_at(known.now),
+        Purpose::Revocation => Algorithm::EdDsa,
+    }
+}

@@ -1,0 +1,355 @@
+//! The life of signing keys.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use countersign_issuer::keys::check_signature;
+use countersign_shared::{KeySet, Signature, base64url};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::support::cli::Cli;
+use crate::support::issuer::part;
+use crate::support::{Client, Issuer, TestDatabase, eventually};
+
+/// Signs from about six seconds after it is published.
+const MAX_AGE: &str = "0";
+
+fn kid_of(token: &str) -> String {
+    part(token, 0)["kid"].as_str().unwrap().to_owned()
+}
+
+fn time(value: &Value) -> OffsetDateTime {
+    OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap()
+}
+
+/// The CLI's answer in JSON; it succeeds.
+fn json_of(cli: &Cli, arguments: &[&str]) -> Value {
+    let said = cli.run(&[arguments, &["--json"]].concat()).expect_success();
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+/// The keys of tokens, each with its state.
+async fn states(database: &TestDatabase) -> BTreeMap<String, String> {
+    let rows: Value = database
+        .value(
+            "select coalesce(jsonb_object_agg(kid, state), '{}') from signing_keys where purpose = 'token'",
+        )
+        .await;
+    rows.as_object()
+        .unwrap()
+        .iter()
+        .map(|(kid, state)| (kid.clone(), state.as_str().unwrap().to_owned()))
+        .collect()
+}
+
+async fn jwks(issuer: &Issuer) -> KeySet {
+    let body = issuer.get("/.well-known/jwks.json").send().await.unwrap().bytes().await.unwrap();
+    KeySet::parse(&body).unwrap()
+}
+
+fn has(keys: &KeySet, kid: &str) -> bool {
+    keys.keys().iter().any(|key| key.kid() == kid)
+}
+
+/// Whether `keys` has the key of `token`, and that has signed it.
+fn verifies(keys: &KeySet, token: &str) -> bool {
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    let signature = base64url::decode(signature.as_bytes()).unwrap();
+    let kid = kid_of(token);
+    let key = keys.keys().iter().find(|key| key.kid() == kid);
+    key.is_some_and(|key| check_signature(key, input.as_bytes(), &signature) == Signature::Valid)
+}
+
+async fn another(issuer: &Issuer, change: impl FnOnce(Cli) -> Cli) -> Issuer {
+    Issuer::start_on(issuer.database.clone(), issuer.administrator.clone(), change).await
+}
+
+/// A token, and when it was asked for and there.
+async fn timed(issuer: &Issuer, client: &Client) -> (OffsetDateTime, String, OffsetDateTime) {
+    let sent = OffsetDateTime::now_utc();
+    let token = issuer.token(client).await;
+    (sent, token, OffsetDateTime::now_utc())
+}
+
+#[tokio::test]
+async fn replicas_switch_at_one_instant_to_a_key_that_everybody_knows() {
+    let settings = |cli: Cli| cli.env("JWKS_MAX_AGE_SECONDS", "2");
+    let here = Issuer::start_with(settings).await;
+    let there = another(&here, settings).await;
+    let client = here.new_client(&["orders:read"]).await;
+    let cached = here.get("/.well-known/jwks.json").send().await.unwrap();
+    assert_eq!(cached.headers()["cache-control"], "public, max-age=2");
+    let old = kid_of(&here.token(&client).await);
+
+    let cli = Cli::new(&here.database.url);
+    // The installation has promised five minutes before, by default.
+    here.database.execute("update key_state set jwks_max_age_seconds = 2").await;
+    let before = OffsetDateTime::now_utc();
+    let rotated = json_of(&cli, &["keys", "rotate"]);
+    let new = rotated["key"]["kid"].as_str().unwrap().to_owned();
+    let switch = time(&rotated["key"]["signs_from"]);
+    assert!(switch - before >= time::Duration::seconds(7), "{rotated}");
+    assert_eq!((&rotated["key"]["state"], &rotated["predecessor"]["kid"]), (&json!("pending"), &json!(old)));
+    // 900 seconds of life, 30 of skew.
+    assert_eq!(time(&rotated["predecessor"]["verifies_until"]) - switch, time::Duration::seconds(930));
+
+    // Every verifier has fetched the keys in the last two seconds.
+    let mut fetched = vec![(OffsetDateTime::now_utc(), jwks(&there).await)];
+    let mut used = BTreeMap::<String, u32>::new();
+    while OffsetDateTime::now_utc() < switch + Duration::from_secs(2) {
+        for issuer in [&here, &there] {
+            let (sent, token, got) = timed(issuer, &client).await;
+            let kid = kid_of(&token);
+            if got < switch {
+                assert_eq!(kid, old, "{sent} {got} {switch}");
+            } else if sent >= switch {
+                assert_eq!(kid, new, "{sent} {got} {switch}");
+            }
+            let kept = fetched.iter().rev().find(|(at, _)| *at <= got - Duration::from_secs(2));
+            let kept = kept.unwrap_or(&fetched[0]);
+            assert!(verifies(&kept.1, &token), "at {got}, by the keys of {}", kept.0);
+            *used.entry(kid).or_default() += 1;
+            fetched.push((OffsetDateTime::now_utc(), jwks(issuer).await));
+        }
+    }
+    assert!(used.len() == 2 && used.values().all(|count| *count > 10), "{used:?}");
+    eventually("the states follow", 3, async || {
+        let states = states(&here.database).await;
+        (states[&old] == "retiring" && states[&new] == "active").then_some(())
+    })
+    .await;
+    // What was signed before holds, and is verified with the published key.
+    assert!(has(&jwks(&here).await, &old) && has(&jwks(&there).await, &new));
+    let actions = ["key.generated", "key.scheduled", "key.activated"];
+    for action in actions {
+        assert_eq!(here.database.audit(action).await.last().unwrap()["target"], json!(new), "{action}");
+    }
+    assert_eq!(here.database.audit("key.retiring").await[0]["target"], json!(old));
+
+    // Its last token has expired: here the clock is moved.
+    here.database
+        .execute(&format!(
+            "update signing_keys set signs_until = signs_until - interval '1 hour' where kid = '{old}'"
+        ))
+        .await;
+    for issuer in [&here, &there] {
+        eventually("the old key is gone", 3, async || (!has(&jwks(issuer).await, &old)).then_some(())).await;
+    }
+    assert_eq!(states(&here.database).await[&old], "retired");
+    assert_eq!(here.database.audit("key.retired").await[0]["target"], json!(old));
+}
+
+#[tokio::test]
+async fn the_database_refuses_what_must_not_happen() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let make = async |kid: &str, state: &str| {
+        database
+            .execute(&format!(
+                "insert into signing_keys (kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private, activates_at,
+                                           longest_lifetime_seconds)
+                 values ('{kid}', 'token', 'ES256', 'pending', '', '', '', null, 60)"
+            ))
+            .await;
+        let way: &[&str] = match state {
+            "pending" => &[],
+            "active" => &["state = 'active', activates_at = now()"],
+            "retiring" => &["state = 'active', activates_at = now()", "state = 'retiring'"],
+            _ => &["state = 'retired'"],
+        };
+        for step in way {
+            database.execute(&format!("update signing_keys set {step} where kid = '{kid}'")).await;
+        }
+    };
+    let attempt = async |kid: &str, change: &str| {
+        let sql = format!("update signing_keys set {change} where kid = '{kid}'");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .execute(&database.pool)
+            .await
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    let all = ["pending", "active", "retiring", "retired"];
+    let legal = [("pending", "active"), ("active", "retiring"), ("pending", "retired")];
+    for from in all {
+        for to in all.into_iter().filter(|to| *to != from) {
+            make("k", from).await;
+            let done = attempt("k", &format!("state = '{to}', activates_at = now()")).await;
+            assert_eq!(done.is_ok(), legal.contains(&(from, to)), "{from} to {to}: {done:?}");
+            database.execute("delete from signing_keys where kid = 'k'").await;
+        }
+    }
+    // Retiring, it is verified with until its last token has expired; unless it is revoked, or an operator says so.
+    for (change, legal) in [
+        ("state = 'retired'", false),
+        ("state = 'retired', signs_until = now() - interval '89 seconds'", false),
+        ("state = 'retired', retired_early = true", true),
+        ("state = 'retired', revoked_at = now(), revocation_reason = 'stolen'", true),
+        ("state = 'retired', revoked_at = now()", false),
+        ("revoked_at = now(), revocation_reason = 'stolen'", false),
+        ("longest_lifetime_seconds = 59", false),
+        ("longest_lifetime_seconds = 61", true),
+    ] {
+        make("k", "retiring").await;
+        assert_eq!(attempt("k", change).await.is_ok(), legal, "{change}");
+        database.execute("delete from signing_keys where kid = 'k'").await;
+    }
+    make("k", "retiring").await;
+    attempt("k", "signs_until = now() - interval '91 seconds'").await.unwrap();
+    attempt("k", "state = 'retired'").await.unwrap();
+    // An active one may be revoked; that is for good.
+    make("revoked", "active").await;
+    attempt("revoked", "state = 'retired'").await.unwrap_err();
+    attempt("revoked", "state = 'retired', revoked_at = now(), revocation_reason = 'stolen'").await.unwrap();
+    attempt("revoked", "revoked_at = null, revocation_reason = null").await.unwrap_err();
+    // Not before its time, one at a time, one successor at a time.
+    make("first", "active").await;
+    make("second", "pending").await;
+    attempt("second", "state = 'active', activates_at = null").await.unwrap_err();
+    attempt("second", "state = 'active', activates_at = now()").await.unwrap_err();
+    attempt("second", "activates_at = now() + interval '1 hour'").await.unwrap();
+    make("third", "pending").await;
+    attempt("third", "activates_at = now() + interval '2 hours'").await.unwrap_err();
+    attempt("first", "state = 'retiring'").await.unwrap();
+    attempt("second", "state = 'active'").await.unwrap_err();
+    attempt("second", "state = 'active', activates_at = now()").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_everywhere_and_another_signs_at_once() {
+    let issuer = Issuer::start().await;
+    let client = issuer.new_client(&["orders:read"]).await;
+    let introspector = &issuer.administrator;
+    let token = issuer.token(&client).await;
+    let old = kid_of(&token);
+    assert!(issuer.is_active(introspector, &token).await);
+
+    let cli = Cli::new(&issuer.database.url);
+    let revoked = json_of(&cli, &["keys", "revoke", &old, "--reason", "the host was taken over"]);
+    let new = revoked["key"]["kid"].as_str().unwrap();
+    assert_eq!(
+        (&revoked["predecessor"]["state"], &revoked["key"]["state"]),
+        (&json!("retired"), &json!("active"))
+    );
+    assert_eq!(
+        revoked["warnings"].as_array().unwrap().len(),
+        1,
+        "others may still have the old JWK Set: {revoked}"
+    );
+    eventually("another signs", 2, async || (kid_of(&issuer.token(&client).await) == new).then_some(()))
+        .await;
+    let keys = jwks(&issuer).await;
+    assert!(!has(&keys, &old) && has(&keys, new));
+    assert!(!issuer.is_active(introspector, &token).await);
+    // The edges hear of it by a rule without end: who has the key can write any `iat`.
+    let rule: i64 = issuer
+        .database
+        .value(&format!(
+            "select not_before from revocation_outbox where rule_level = 4 and rule_subject = convert_to('{old}', 'UTF8')"
+        ))
+        .await;
+    assert_eq!(rule, 253_402_300_799);
+    let event = &issuer.database.audit("key.revoked").await[0];
+    assert_eq!((&event["target"], &event["reason"]), (&json!(old), &json!("the host was taken over")));
+    let said = cli.run(&["keys", "revoke", &old, "--reason", "again"]).expect_failure();
+    assert_eq!(said, "the key is revoked already");
+    let list = json_of(&cli, &["keys", "list"]);
+    let listed = list["keys"].as_array().unwrap().iter().find(|key| key["kid"] == json!(old)).unwrap();
+    assert_eq!(listed["revocation_reason"], "the host was taken over");
+
+    // With a successor under way, that one is promoted.
+    let next = json_of(&cli, &["keys", "rotate"])["key"]["kid"].clone();
+    let revoked = json_of(&cli, &["keys", "revoke", new, "--reason", "again"]);
+    assert_eq!(revoked["key"]["kid"], next);
+    eventually("it signs", 2, async || (json!(kid_of(&issuer.token(&client).await)) == next).then_some(()))
+        .await;
+    // And a successor that is revoked is none any more.
+    let last = json_of(&cli, &["keys", "rotate"])["key"]["kid"].clone();
+    let revoked = json_of(&cli, &["keys", "revoke", last.as_str().unwrap(), "--reason", "mislaid"]);
+    assert_eq!(revoked.get("key"), None);
+    assert_eq!(json!(kid_of(&issuer.token(&client).await)), next);
+    let ends: i64 = issuer
+        .database
+        .value("select count(*) from signing_keys where state = 'active' and signs_until is not null")
+        .await;
+    assert_eq!(ends, 0, "the one that signs goes on");
+}
+
+#[tokio::test]
+async fn commands_say_what_follows() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let cli = Cli::new(&database.url);
+    let active: String = database.value("select kid from signing_keys where purpose = 'token'").await;
+    let said = cli.run(&["keys", "retire", &active]).expect_failure();
+    assert!(said.starts_with("it signs: rotate to another key first"), "{said}");
+    assert!(cli.run(&["keys", "retire", "nobody's"]).expect_failure().starts_with("there is no such key"));
+
+    // One that was made before, and published for long enough, signs at once.
+    let made = json_of(&cli, &["keys", "generate"])["key"].clone();
+    assert_eq!(
+        (&made["state"], &made["signs_from"], &made["bits"]),
+        (&json!("pending"), &json!(null), &json!(2048))
+    );
+    database
+        .execute(
+            "update signing_keys set created_at = created_at - interval '1 hour' where state = 'pending'",
+        )
+        .await;
+    let rotated = cli.run(&["keys", "rotate"]).expect_success();
+    assert!(
+        rotated.starts_with(&format!(
+            "key {} (RS256 2048, tokens) is published\nit signs from ",
+            made["kid"].as_str().unwrap()
+        )),
+        "{rotated}"
+    );
+    assert!(
+        rotated.contains(&format!("the old key {active} signs until then and verifies until ")),
+        "{rotated}"
+    );
+    let soon: bool = database
+        .value("select activates_at < now() + interval '3 seconds' from signing_keys where state = 'pending'")
+        .await;
+    assert!(soon, "{rotated}");
+    // The same once more is the same rotation.
+    assert_eq!(json_of(&cli, &["keys", "rotate"])["key"]["kid"], made["kid"]);
+    let given_up = json_of(&cli, &["keys", "retire", made["kid"].as_str().unwrap()]);
+    assert_eq!(given_up["predecessor"]["state"], "retired");
+    let end: Option<bool> =
+        database.value(&format!("select signs_until is null from signing_keys where kid = '{active}'")).await;
+    assert_eq!(end, Some(true), "the old one goes on");
+
+    let at_once = cli.run(&["keys", "rotate", "--now"]).expect_success();
+    assert!(
+        at_once.contains(" (now)") && at_once.contains("WARNING: whoever keeps the JWK Set"),
+        "{at_once}"
+    );
+    assert_eq!(states(&database).await[&active], "retiring");
+    let said = cli.run(&["keys", "retire", &active]).expect_failure();
+    assert!(said.starts_with("tokens that it signed may be alive until "), "{said}");
+    cli.run(&["keys", "retire", &active, "--now"]).expect_success();
+    assert_eq!(states(&database).await[&active], "retired");
+
+    let said = cli.run(&["keys", "rotate", "--algorithm", "ES256"]).expect_failure();
+    assert!(said.contains("set TOKEN_SIGNING_ALGORITHM"), "{said}");
+    // Of heads the edges have to know the key first.
+    let said = cli.run(&["keys", "rotate", "--purpose", "revocation"]).expect_failure();
+    assert!(said.contains("REVOCATION_KEYS of every edge"), "{said}");
+    let heads: String = database.value("select kid from signing_keys where purpose = 'revocation'").await;
+    assert!(
+        cli.run(&["keys", "revoke", &heads, "--reason", "stolen"])
+            .expect_failure()
+            .contains("REVOCATION_KEYS")
+    );
+    let generated = cli.run(&["keys", "generate", "--purpose", "revocation"]).expect_success();
+    assert!(generated.contains("set REVOCATION_KEYS of every edge"), "{generated}");
+    let exported: Value = serde_json::from_str(
+        &cli.run(&["keys", "export-public", "--purpose", "revocation"]).expect_success(),
+    )
+    .unwrap();
+    assert_eq!(exported["keys"].as_array().unwrap().len(), 2);
+    let rotated = json_of(&cli, &["keys", "rotate", "--purpose", "revocation", "--now"]);
+    assert_eq!((&rotated["key"]["state"], &rotated["predecessor"]["kid"]), (&json!("active"), &json!(heads)));
+    assert_eq!(rotated["warnings"].as_array().unwrap().len(), 1);
+}
