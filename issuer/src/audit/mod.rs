@@ -14,12 +14,13 @@ mod writer;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::config::AuditRetention;
 use crate::domain::audit::Event;
+use crate::limits::places::Places;
 use crate::storage::audit::{Record, first_queued, last_queued, wake_sealer};
 use crate::storage::{Database, StorageError};
 use status::Status;
@@ -28,15 +29,15 @@ use status::Status;
 const SEALING_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it looks.
 const SEALING_POLL: Duration = Duration::from_millis(15);
-/// Exports at once in a process: each holds a connection of the server's for as long as its client likes to read.
-const MAX_EXPORTS: usize = 4;
+/// Exports at once in a process, of one tenant and of all: each holds memory for as long as its client likes to read.
+const MAX_EXPORTS: (usize, usize) = (2, 32);
 
 /// The audit log of a running issuer.
 pub struct Audit {
     writer: writer::Inbox,
     status: Arc<Status>,
-    /// One permit for each export under way.
-    pub(crate) exports: Arc<Semaphore>,
+    /// One place for each export under way.
+    pub(crate) exports: Places,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -49,7 +50,7 @@ impl Audit {
         let (writer, writing) = writer::start(database, stopping.clone());
         let sealer = sealer::Task { database: database.clone(), retention, status: status.clone() };
         let tasks = Mutex::new(vec![writing, tokio::spawn(sealer.run(stopping))]);
-        Self { writer, status, exports: Arc::new(Semaphore::new(MAX_EXPORTS)), stop, tasks }
+        Self { writer, status, exports: Places::new(MAX_EXPORTS.0, MAX_EXPORTS.1), stop, tasks }
     }
 
     /// Writes `event` down by itself. When this returns it is committed.

@@ -1,7 +1,7 @@
 //! `countersign resource-servers`.
 
 use clap::{Args, Subcommand};
-use countersign_shared::{AgentId, TenantId};
+use countersign_shared::{AgentId, Algorithm, TenantId};
 use uuid::Uuid;
 
 use super::Outcome;
@@ -101,6 +101,9 @@ pub(super) struct Create {
     /// The longest life of its tokens; the issuer's setting without it.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LIFETIME_SECONDS)))]
     token_lifetime: Option<u32>,
+    /// What its tokens are signed with, as soon as there is a key for that; as the installation signs without it.
+    #[arg(long, value_name = "ALGORITHM", value_parser = super::keys::algorithm)]
+    signing_algorithm: Option<Algorithm>,
     /// Tokens are for it where none is named, from now on.
     #[arg(long)]
     default: bool,
@@ -128,6 +131,9 @@ struct Change {
     /// The longest life of its tokens in seconds, or `default`: the issuer's setting.
     #[arg(long, value_name = "SECONDS", value_parser = |text: &str| unless(text, "default", lifetime))]
     token_lifetime: Option<Setting<u32>>,
+    /// What its tokens are signed with: RS256, PS256, ES256, EdDSA, or `default`: as the installation signs.
+    #[arg(long, value_name = "ALGORITHM", value_parser = |text: &str| unless(text, "default", super::keys::algorithm))]
+    signing_algorithm: Option<Setting<Algorithm>>,
     /// Whether tokens are for it where none is named; true takes the place of the one that was.
     #[arg(long, value_name = "true|false")]
     default: Option<bool>,
@@ -199,6 +205,7 @@ async fn create(sources: &Sources, options: &Create) -> Outcome {
             token_lifetime: options.token_lifetime,
             is_default: options.default,
             agent_id: options.agent,
+            signing_algorithm: options.signing_algorithm,
         },
     };
     let mut transaction = database.begin_as(caller.tenant()).await?;
@@ -212,13 +219,16 @@ async fn create(sources: &Sources, options: &Create) -> Outcome {
 async fn update(sources: &Sources, options: &Update) -> Outcome {
     let One { id, common } = &options.one;
     let (database, caller) = operator::open(sources, common.tenant).await?;
-    let Change { name, token_lifetime, default, agent } = &options.change;
+    let Change { name, token_lifetime, signing_algorithm, default, agent } = &options.change;
     let change = |profile: &mut ResourceServerProfile| {
         *profile = ResourceServerProfile {
             name: name.clone().map_or_else(|| profile.name.take(), |Setting(name)| name),
             token_lifetime: token_lifetime.as_ref().map_or(profile.token_lifetime, |Setting(life)| *life),
             is_default: default.unwrap_or(profile.is_default),
             agent_id: agent.as_ref().map_or(profile.agent_id, |Setting(agent)| *agent),
+            signing_algorithm: signing_algorithm
+                .as_ref()
+                .map_or(profile.signing_algorithm, |Setting(name)| *name),
         };
     };
     let mut transaction = database.begin_as(caller.tenant()).await?;
@@ -256,7 +266,8 @@ async fn release(sources: &Sources, options: &Release) -> Outcome {
 }
 
 fn print(format: Format, server: &RegisteredResourceServer) -> Outcome {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id } = &server.profile;
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } =
+        &server.profile;
     let fields = [
         ("resource_server_id", server.resource_server_id.to_string()),
         ("tenant_id", server.tenant_id.to_string()),
@@ -264,6 +275,7 @@ fn print(format: Format, server: &RegisteredResourceServer) -> Outcome {
         ("name", name.clone().unwrap_or_else(|| "-".to_owned())),
         ("token_lifetime", token_lifetime.map_or("default".to_owned(), |seconds| format!("{seconds} s"))),
         ("default", if *is_default { "yes" } else { "no" }.to_owned()),
+        ("signing_algorithm", signing_algorithm.map_or("default", Algorithm::as_str).to_owned()),
         ("agent_id", agent_id.map_or("-".to_owned(), |agent| agent.to_string())),
         ("created", output::time(server.created_at)),
         ("updated", output::time(server.updated_at)),

@@ -123,8 +123,9 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
         tokio::select! {
             payload = listening.next() => dispatch.deliver(&payload?),
             _ = pings.tick() => {
-                let asked = Instant::now();
-                listening.ping().await?;
+                let (asked, clock) = (Instant::now(), clock::millis());
+                let theirs = listening.ping().await?;
+                app.clients.compare_clocks(clock, theirs);
                 // First this, then the sign of life: it says that all of it was taken in.
                 while let Some(payload) = listening.arrived() {
                     dispatch.deliver(&payload);

@@ -13,11 +13,12 @@ mod uses;
 
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign_shared::{AgentId, TenantId};
 use moka::sync::Cache;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use listener::{Background, Dispatch, start};
@@ -31,6 +32,8 @@ use generations::{Generations, Stamp};
 /// How long an answer of the database is taken for a sign that nothing was missed. A tenth of a second less than what is promised: requests
 /// under way take time too.
 pub const LEASE: Duration = Duration::from_millis(900);
+/// By how much this host's clock may be ahead of the database's, in milliseconds.
+const MAX_AHEAD: i64 = 1000;
 /// What is kept at most, in records: agents with their credentials (about a kilobyte each), tenants, resource servers.
 const MAX_CLIENTS: u64 = 100_000;
 const MAX_TENANTS: u64 = 10_000;
@@ -41,6 +44,8 @@ pub struct Clients {
     started: Instant,
     /// When the last question was asked that the database answered, in milliseconds after `started`, plus one; 0: nobody listens.
     asked: AtomicU64,
+    /// By how many milliseconds this host's clock is ahead of the database's, at least.
+    ahead: AtomicI64,
     generations: Generations,
     agents: Cache<AgentId, Kept<Client>>,
     tenants: Cache<TenantId, Kept<Tenant>>,
@@ -65,6 +70,7 @@ impl Default for Clients {
         Self {
             started: Instant::now(),
             asked: AtomicU64::new(0),
+            ahead: AtomicI64::new(0),
             generations: Generations::default(),
             agents: Cache::new(MAX_CLIENTS),
             tenants: Cache::new(MAX_TENANTS),
@@ -150,6 +156,26 @@ impl Clients {
         asked > 0 && self.milliseconds_at(Instant::now()).saturating_sub(asked) < millis(LEASE)
     }
 
+    /// Whether this host's clock is so far ahead of the others' that tokens issued by it could outlive a rule that ends them: rules are made by any
+    /// replica's clock, and reach [`REPLICA_LAG_SECONDS`](crate::storage::not_before::REPLICA_LAG_SECONDS) ahead.
+    pub fn is_clock_ahead(&self) -> bool {
+        self.ahead.load(Ordering::Relaxed) > MAX_AHEAD
+    }
+
+    /// At `ours`, in milliseconds, the database was asked for its time: that was `theirs` when it answered, later than it was asked.
+    fn compare_clocks(&self, ours: u64, theirs: i64) {
+        let ahead = i64::try_from(ours).unwrap_or(i64::MAX).saturating_sub(theirs);
+        let before = self.ahead.swap(ahead, Ordering::Relaxed);
+        if ahead > MAX_AHEAD && before <= MAX_AHEAD {
+            warn!(
+                ahead_ms = ahead,
+                "this host's clock is ahead of the database's: no tokens are issued until it is set right"
+            );
+        } else if ahead <= MAX_AHEAD && before > MAX_AHEAD {
+            info!("this host's clock agrees with the database's again");
+        }
+    }
+
     /// The question asked at `asked` was answered, and what came before the answer was taken in.
     fn renew(&self, asked: Instant) {
         self.asked.store(self.milliseconds_at(asked), Ordering::SeqCst);
@@ -220,6 +246,21 @@ mod tests {
         let kept: Cache<u8, Kept<u32>> = Cache::new(10);
         assert!(clients.record(&kept, 1, Uuid::nil(), async { Ok(None) }).await.unwrap().is_none());
         assert!(clients.record(&kept, 1, Uuid::nil(), async { Ok(Some(2)) }).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_is_noticed() {
+        let clients = Clients::default();
+        for (ours, theirs, ahead) in [
+            (5000, 5000, false),
+            (5000, 9000, false),
+            (6000, 5000, false),
+            (6001, 5000, true),
+            (5500, 5000, false),
+        ] {
+            clients.compare_clocks(ours, theirs);
+            assert_eq!(clients.is_clock_ahead(), ahead, "{ours} {theirs}");
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ text_enum! {
         CredentialRevoked = "credential.revoked",
         /// A token was issued.
         TokenIssued = "token.issued",
+        /// An authenticated client asked for a token that it may not have.
+        TokenRefused = "token.refused",
         /// A token was revoked.
         TokenRevoked = "token.revoked",
         /// Every token of the target issued up to an instant was revoked.

@@ -1,6 +1,6 @@
 //! Resource servers: the APIs that a tenant's tokens are for (RFC 8707).
 
-use countersign_shared::{AgentId, TenantId};
+use countersign_shared::{AgentId, Algorithm, TenantId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ pub struct ResourceServerProfile {
     pub is_default: bool,
     /// The agent that this API itself authenticates as: it may introspect the tokens that are for it.
     pub agent_id: Option<AgentId>,
+    /// What its tokens are signed with, from when there is a key for that; `None`: as the installation signs.
+    pub signing_algorithm: Option<Algorithm>,
 }
 
 /// A registered resource server.
@@ -53,9 +55,10 @@ pub fn lookalikes(identifier: &str) -> String {
     identifier.trim_end_matches('/').to_ascii_lowercase()
 }
 
-/// Whether `identifier` can be registered. A URL is written in its canonical form (WHATWG URL), without credentials, or with one slash more or less at
-/// the end of an empty path: `HTTPS://Api.example:443/a/../` would be another identifier than `https://api.example`, and many a library would
-/// take one for the other. Plain names are as they are.
+/// Whether `identifier` can be registered. A URL is written in its canonical form (WHATWG URL), or with one slash more or less at the end of an empty path:
+/// `HTTPS://Api.example:443/a/../` would be another identifier than `https://api.example`, and many a library would take one for the other. For
+/// the same reason it has no credentials, no empty query, no dot at the end of its host, and nothing percent-encoded that needn't be (RFC 3986 §6.2.2).
+/// Plain names are as they are.
 pub fn is_registrable(identifier: &Identifier) -> bool {
     let text = identifier.as_str();
     if lookalikes(text).is_empty() {
@@ -66,7 +69,20 @@ pub fn is_registrable(identifier: &Identifier) -> bool {
     }
     text.parse::<reqwest::Url>().is_ok_and(|url| {
         let bare = url.as_str().strip_suffix('/').filter(|_| url.path() == "/" && url.query().is_none());
-        (url.as_str() == text || bare == Some(text)) && url.username().is_empty() && url.password().is_none()
+        (url.as_str() == text || bare == Some(text))
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query() != Some("")
+            && !url.host_str().is_some_and(|host| host.ends_with('.'))
+            && !has_needless_encoding(text)
+    })
+}
+
+/// Whether a `%` isn't followed by two digits, or stands for a character that is written as itself (RFC 3986 §2.3).
+fn has_needless_encoding(url: &str) -> bool {
+    url.split('%').skip(1).any(|rest| {
+        let byte = rest.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        byte.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
     })
 }
 
@@ -82,6 +98,7 @@ mod tests {
             "https://api.example/v1",
             "https://api.example/v1/",
             "https://api.example:8443/v1?a=b",
+            "https://api.example/a%20b",
             "urn:example:orders",
             "orders",
             "api.example/orders",
@@ -97,6 +114,13 @@ mod tests {
             "https://user@api.example",
             "https://:secret@api.example",
             "https:api.example",
+            "https://api.example/?",
+            "https://api.example?",
+            "https://api.example./v1",
+            "https://api.example/%761",
+            "https://api.example/%7Euser",
+            "https://api.example/100%",
+            "https://api.example/%zz",
             "https://",
             "://api.example",
             "/",

@@ -328,7 +328,9 @@ async fn by_secret<'c>(
     if hashes.is_empty() {
         return Ok(None);
     }
-    let Some(place) = app.imported.find(secret, hashes.clone()).await? else { return Ok(None) };
+    let Some(place) = app.imported.find(client.tenant_id, secret, hashes.clone()).await? else {
+        return Ok(None);
+    };
     let (credential, imported) = (holders[place], &hashes[place]);
     credentials::upgrade(&app.database, client.tenant_id, credential.credential_id, imported, hash.as_ref())
         .await?;

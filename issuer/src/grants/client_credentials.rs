@@ -10,6 +10,8 @@ use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::scope::Scopes;
 use crate::domain::tenant::ResourceServer;
+use crate::failures::Concerns;
+use crate::limits::Limited;
 use crate::storage::clients::Client;
 use crate::tokens::mint::{self, Grant};
 
@@ -46,9 +48,47 @@ pub async fn issue(
     if mint::wait_out(authenticated.not_before, authenticated.at).await? {
         authenticated = client_auth::look_again(app, &authenticated, origin).await?;
     }
+    let asked =
+        json!({ "resource": request.resource, "scope": request.scope.as_ref().map(Scopes::to_string) });
+    let issued = issue_to(app, &authenticated, request, origin).await;
+    if let Err(error) = &issued
+        && let Some(code) = refusal(error)
+    {
+        // Its administrators want to know who asks for what it may not have.
+        let event = Event::failed(Action::TokenRefused, code, origin)
+            .with(json!({ "reason": code, "asked": asked, "credential_id": authenticated.credential }));
+        let Client { agent_id, tenant_id, .. } = *authenticated.client;
+        let event = Event { tenant: Some(tenant_id), actor: Some(agent_id), ..event };
+        app.failures.record(&app.audit, Concerns::Known, event).await?;
+    }
+    issued
+}
+
+/// The code of what an authenticated client was refused; `None` where nothing was decided, or too much asked at a time.
+const fn refusal(error: &OauthError) -> Option<&'static str> {
+    match error {
+        OauthError::InvalidRequest(_) => Some("invalid_request"),
+        OauthError::InvalidScope(_) => Some("invalid_scope"),
+        OauthError::InvalidTarget(_) => Some("invalid_target"),
+        OauthError::Limited(Limited::Quota(_)) => Some("quota_used_up"),
+        OauthError::Limited(Limited::Rate(_) | Limited::LockedOut(_))
+        | OauthError::InvalidClient
+        | OauthError::UnauthorizedClient(_)
+        | OauthError::UnsupportedGrantType
+        | OauthError::Unavailable(_)
+        | OauthError::Server(_) => None,
+    }
+}
+
+async fn issue_to(
+    app: &App,
+    authenticated: &Authenticated,
+    request: Request,
+    origin: &Origin,
+) -> Result<Issued, OauthError> {
     let (tenant, resource) = (authenticated.client.tenant_id, request.resource.as_deref());
     let resource_server = app.clients.resource_server(&app.database, tenant, resource).await?;
-    let grant = decide(app, &authenticated, resource_server.as_deref(), request)?;
+    let grant = decide(app, authenticated, resource_server.as_deref(), request)?;
     let now = authenticated.at;
     // A token that isn't issued in the end goes back to the quota.
     let unit = app.limits.take_token(&app.database, grant.tenant, authenticated.tenant.quota(), now).await?;

@@ -9,7 +9,7 @@ pub mod revocation;
 use std::fmt;
 
 use crate::keys::{KeyError, SignError};
-use crate::limits::{Limited, LockedOut, QuotaError, RateLimited};
+use crate::limits::{FailureError, Limited, LockedOut, QuotaError};
 use crate::storage::StorageError;
 use crate::tokens::mint::MintError;
 use crate::tokens::serials::SerialError;
@@ -43,9 +43,18 @@ impl OauthError {
     }
 }
 
-impl From<RateLimited> for OauthError {
-    fn from(limited: RateLimited) -> Self {
-        Self::Limited(Limited::Rate(limited))
+impl From<Limited> for OauthError {
+    fn from(limited: Limited) -> Self {
+        Self::Limited(limited)
+    }
+}
+
+impl From<FailureError> for OauthError {
+    fn from(error: FailureError) -> Self {
+        match error {
+            FailureError::LockedOut(locked_out) => locked_out.into(),
+            FailureError::Storage(error) => error.into(),
+        }
     }
 }
 
@@ -86,7 +95,7 @@ impl From<MintError> for OauthError {
     fn from(error: MintError) -> Self {
         match error {
             MintError::Serial(error) => error.into(),
-            MintError::Ended => Self::Unavailable(error.to_string()),
+            MintError::Ended | MintError::ClockAhead => Self::Unavailable(error.to_string()),
         }
     }
 }

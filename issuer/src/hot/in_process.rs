@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use countersign_shared::{AgentId, Jti};
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Attempts, Counted, Health, HotState, MonthlyCount, OutOfReach};
+use super::{Attempts, Counted, Failed, Health, HotState, MonthlyCount, OutOfReach};
 use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate, Subject};
 
 /// Above this many marks the next one first clears out those that have lapsed.
@@ -65,6 +65,11 @@ impl Failures {
     fn lapsed(&self, now: Moment) -> bool {
         now.millis >= self.lapse && now.millis >= self.locked_until
     }
+
+    fn locked_for(&self, now: Moment) -> Option<Duration> {
+        let left = self.locked_until.saturating_sub(now.millis);
+        (left > 0).then(|| Duration::from_millis(left))
+    }
 }
 
 impl InProcess {
@@ -103,7 +108,18 @@ impl HotState for InProcess {
         Box::pin(ready(Some(revoked)))
     }
 
-    fn count<'a>(&'a self, rates: &'a [Rate], now: Moment) -> BoxFuture<'a, Counted> {
+    fn count<'a>(
+        &'a self,
+        rates: &'a [Rate],
+        authenticated: Option<Pair>,
+        now: Moment,
+    ) -> BoxFuture<'a, Counted> {
+        let pairs = self.pairs();
+        let locked = authenticated.and_then(|pair| pairs.entries.get(&pair)?.locked_for(now));
+        drop(pairs);
+        if let Some(left) = locked {
+            return Box::pin(ready(Counted::locked_out(left)));
+        }
         let (window, elapsed) = (now.window(), now.elapsed());
         let mut map = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = |rate: &Rate| map.entries.get(&rate.subject).map(|windows| windows.seen_from(window));
@@ -116,28 +132,25 @@ impl HotState for InProcess {
                 *windows = Windows { window: windows.window.max(window), counts };
             }
         }
-        Box::pin(ready(Counted { has_room, counts }))
+        Box::pin(ready(Counted { has_room, counts, locked_for: None }))
     }
 
     fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts> {
         let pairs = self.pairs();
-        let attempts = pairs.entries.get(&pair).map(|failures| {
-            let left = failures.locked_until.saturating_sub(now.millis);
-            Attempts {
-                locked_for: (left > 0).then(|| Duration::from_millis(left)),
-                failed: !failures.at.is_empty() && now.millis < failures.lapse,
-            }
+        let attempts = pairs.entries.get(&pair).map(|failures| Attempts {
+            locked_for: failures.locked_for(now),
+            failed: !failures.at.is_empty() && now.millis < failures.lapse,
         });
         Box::pin(ready(attempts.unwrap_or_default()))
     }
 
-    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, bool> {
+    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, Failed> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2);
         let attempts = usize::try_from(policy.attempts).unwrap_or(usize::MAX);
         let mut pairs = self.pairs();
         let failures = pairs.entry(pair, now, |failures| failures.lapsed(now));
-        if failures.locked_until > now.millis {
-            return Box::pin(ready(false));
+        if let Some(left) = failures.locked_for(now) {
+            return Box::pin(ready(Failed::LockedOut(left)));
         }
         failures.at.push_back(now.millis);
         while failures.at.len() > attempts {
@@ -150,7 +163,7 @@ impl HotState for InProcess {
             failures.at.clear();
             failures.locked_until = now.millis + millis(policy.lockout);
         }
-        Box::pin(ready(locks))
+        Box::pin(ready(if locks { Failed::LocksOut } else { Failed::Noted }))
     }
 
     fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()> {
@@ -233,7 +246,8 @@ mod tests {
     #[test]
     fn counts_under_every_limit_or_under_none() {
         let state = InProcess::default();
-        let count = |limits: &[Rate], now| state.count(limits, at(now)).now_or_never().unwrap().has_room;
+        let count =
+            |limits: &[Rate], now| state.count(limits, None, at(now)).now_or_never().unwrap().has_room;
         let both = [rate(1, 3), rate(2, 2)];
         assert_eq!([0, 1, 2].map(|now| count(&both, now)), [true, true, false]);
         assert!(count(&both[..1], 3), "what was refused wasn't counted");
@@ -247,12 +261,17 @@ mod tests {
     fn locks_out_after_so_many_failures_in_any_window() {
         let state = InProcess::default();
         let policy = LockoutPolicy { attempts: 3, window: MINUTE, lockout: MINUTE * 2 };
-        let failed = |host, now| state.failed(pair(host), &policy, at(now)).now_or_never().unwrap();
+        let outcome = |host, now| state.failed(pair(host), &policy, at(now)).now_or_never().unwrap();
+        let failed = |host, now| outcome(host, now) == Failed::LocksOut;
         let locked = |host, now| state.attempts(pair(host), at(now)).now_or_never().unwrap().locked_for;
         assert!(!failed(1, 0) && !failed(1, 50_000) && !failed(1, 60_000), "the first was a minute ago");
         assert_eq!(locked(1, 60_001), None);
         assert!(failed(1, 60_001));
-        assert!(!failed(1, 60_002), "it is already");
+        let left = Duration::from_millis(119_999);
+        assert_eq!(outcome(1, 60_002), Failed::LockedOut(left), "it is already");
+        let count = |host| state.count(&[rate(1, 3)], Some(pair(host)), at(60_002)).now_or_never().unwrap();
+        assert_eq!(count(1), Counted::locked_out(left), "nor does a success that comes too late help");
+        assert!(count(2).has_room && count(2).counts[0].current == 1, "the other wasn't counted");
         assert_eq!(locked(1, 60_001), Some(MINUTE * 2));
         assert_eq!(locked(2, 60_001), None, "elsewhere it isn't");
         assert_eq!(locked(1, 180_001), None);
@@ -284,11 +303,11 @@ mod tests {
         let state = InProcess::default();
         let entries = || state.rates.lock().unwrap().entries.len();
         for host in 0..150_000 {
-            state.count(&[rate(host, 10)], at(u64::from(host) / 100)).now_or_never();
+            state.count(&[rate(host, 10)], None, at(u64::from(host) / 100)).now_or_never();
         }
         assert_eq!(entries(), MAX_ENTRIES);
         // Two minutes later the next new one clears them out.
-        state.count(&[rate(u32::MAX, 10)], at(200_000)).now_or_never();
+        state.count(&[rate(u32::MAX, 10)], None, at(200_000)).now_or_never();
         assert_eq!(entries(), 1);
     }
 }

@@ -29,12 +29,31 @@ pub enum Health {
 }
 
 /// What came of a request's count.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Whether there was room under every limit; else it was counted against none.
     pub has_room: bool,
-    /// For each limit, what there was before.
+    /// For each limit, what there was before; nothing where the client is locked out.
     pub counts: Vec<Counts>,
+    /// For how long the client is still locked out where it comes from: then it wasn't counted.
+    pub locked_for: Option<Duration>,
+}
+
+impl Counted {
+    fn locked_out(left: Duration) -> Self {
+        Self { locked_for: Some(left), ..Self::default() }
+    }
+}
+
+/// What came of a failed authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// It was noted.
+    Noted,
+    /// It was one too many: the client is locked out from now on.
+    LocksOut,
+    /// Others that were under way at once had locked the client out before, for so long still.
+    LockedOut(Duration),
 }
 
 /// What is known of a client from somewhere.
@@ -72,14 +91,20 @@ pub trait HotState: Send + Sync {
     /// Whether `jti` has a mark; `None` where that can't be told.
     fn is_revoked(&self, jti: Jti) -> BoxFuture<'_, Option<bool>>;
 
-    /// Counts a request under all of `rates` or, where one has no room, under none. Atomic.
-    fn count<'a>(&'a self, rates: &'a [Rate], now: Moment) -> BoxFuture<'a, Counted>;
+    /// Counts a request under all of `rates` or, where one has no room or `authenticated`, where the request's client has just proved itself, is locked out,
+    /// under none. Atomic.
+    fn count<'a>(
+        &'a self,
+        rates: &'a [Rate],
+        authenticated: Option<Pair>,
+        now: Moment,
+    ) -> BoxFuture<'a, Counted>;
 
     /// What is known of `pair`.
     fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts>;
 
-    /// Notes that `pair` failed to authenticate; says whether it is locked out from now on because of that.
-    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, bool>;
+    /// Notes that `pair` failed to authenticate. Atomic.
+    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, Failed>;
 
     /// Forgets the failures of `pair`.
     fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()>;

@@ -11,7 +11,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, cmd, pipe};
 use tracing::{info, warn};
 
-use super::{Attempts, Counted, Health, HotState, InProcess, MonthlyCount, OutOfReach};
+use super::{Attempts, Counted, Failed, Health, HotState, InProcess, MonthlyCount, OutOfReach};
 use crate::config::Secret;
 use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate};
 
@@ -185,27 +185,35 @@ impl HotState for Redis {
         Box::pin(async move { self.run(cmd("EXISTS").arg(revoked_key(jti))).await })
     }
 
-    fn count<'a>(&'a self, rates: &'a [Rate], now: Moment) -> BoxFuture<'a, Counted> {
+    fn count<'a>(
+        &'a self,
+        rates: &'a [Rate],
+        authenticated: Option<Pair>,
+        now: Moment,
+    ) -> BoxFuture<'a, Counted> {
         Box::pin(async move {
             let window = now.window();
-            let keys: Vec<String> = rates
-                .iter()
-                .flat_map(|Rate { subject, .. }| {
-                    [window, window.saturating_sub(1)].map(|window| format!("rate:{subject}:{window}"))
-                })
-                .collect();
+            let counters = rates.iter().flat_map(|Rate { subject, .. }| {
+                [window, window.saturating_sub(1)].map(|window| format!("rate:{subject}:{window}"))
+            });
+            let keys: Vec<String> = counters.chain(authenticated.map(lockout_key)).collect();
             let limits = rates.iter().map(|rate| rate.limit.to_string());
             let arguments: Vec<String> = std::iter::once(now.elapsed().to_string()).chain(limits).collect();
             let answer: Option<Vec<u64>> = self.script(&RATES, &keys, &arguments).await;
-            match answer.as_deref() {
-                Some([has_room, counts @ ..]) if counts.len() == keys.len() => {
+            match (answer.as_deref(), authenticated) {
+                (Some([2, left]), Some(pair)) => {
+                    let left = Duration::from_millis(*left);
+                    self.meanwhile.lock_out(pair, left, now);
+                    Counted::locked_out(left)
+                }
+                (Some([has_room, counts @ ..]), _) if counts.len() == rates.len() * 2 => {
                     let (pairs, _) = counts.as_chunks::<2>();
                     let counts = pairs
                         .iter()
                         .map(|[current, previous]| Counts { current: *current, previous: *previous });
-                    Counted { has_room: *has_room == 1, counts: counts.collect() }
+                    Counted { has_room: *has_room == 1, counts: counts.collect(), locked_for: None }
                 }
-                _ => self.meanwhile.count(rates, now).await,
+                _ => self.meanwhile.count(rates, authenticated, now).await,
             }
         })
     }
@@ -227,10 +235,10 @@ impl HotState for Redis {
         })
     }
 
-    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, bool> {
+    fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, Failed> {
         Box::pin(async move {
             // Here too, for when Redis is lost.
-            let locked_here = self.meanwhile.failed(pair, policy, now).await;
+            let here = self.meanwhile.failed(pair, policy, now).await;
             let keys = [failures_key(pair), lockout_key(pair), networks_key(&pair.client_key())];
             let arguments = [
                 now.millis.to_string(),
@@ -239,7 +247,13 @@ impl HotState for Redis {
                 policy.lockout.as_millis().to_string(),
                 pair.network.to_string(),
             ];
-            self.script(&FAILURE, &keys, &arguments).await.unwrap_or(locked_here)
+            let answer: Option<Vec<u64>> = self.script(&FAILURE, &keys, &arguments).await;
+            match answer.as_deref() {
+                Some([0]) => Failed::Noted,
+                Some([1]) => Failed::LocksOut,
+                Some([2, left]) => Failed::LockedOut(Duration::from_millis(*left)),
+                _ => here,
+            }
         })
     }
 

@@ -19,7 +19,6 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -32,6 +31,7 @@ use crate::app::App;
 use crate::audit::caught_up;
 use crate::domain::audit::{Action, Filter, INSTALLATION, Origin, Outcome, Sealed, TargetType};
 use crate::domain::scope;
+use crate::limits::places::Place;
 use crate::management::ManagementError;
 use crate::management::audit;
 use crate::management::caller::Caller;
@@ -144,8 +144,8 @@ pub(super) async fn export(
     let mut query = Query::read(&uri);
     let filter = filter(&mut query);
     let filter = query.finish(filter)?;
-    let permit = app.audit.exports.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| ApiError::Unavailable("enough exports are under way already".into()))?;
+    let place = app.audit.exports.take(caller.tenant());
+    let place = place.ok_or_else(|| ApiError::Unavailable("enough exports are under way already".into()))?;
     caught_up(&app.database).await?;
     let mut transaction = app.database.begin_as(caller.tenant()).await?;
     audit::begin_export(&mut transaction, &caller, &filter, &origin).await?;
@@ -160,7 +160,7 @@ pub(super) async fn export(
         before: None,
         over: false,
         deadline,
-        _permit: permit,
+        _place: place,
     };
     // The first part before the answer begins: what goes wrong until then is an error like any other.
     export.read().await?;
@@ -180,7 +180,7 @@ struct Export {
     before: Option<Uuid>,
     over: bool,
     deadline: Instant,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Export {

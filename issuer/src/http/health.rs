@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
@@ -23,6 +25,12 @@ use crate::storage::schema::{self, Mismatch};
 
 /// How long a probe waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer is given again.
+const GOOD_FOR: Duration = Duration::from_millis(200);
+
+/// What the last look at the parts has shown.
+#[derive(Default)]
+pub(super) struct LastReadiness(Mutex<Option<(Instant, (Verdict, Readiness))>>);
 
 /// That the process lives.
 #[derive(Serialize, ToSchema)]
@@ -46,7 +54,7 @@ pub(super) async fn health() -> Json<Health> {
 }
 
 /// Whether the issuer can do its work, and each part of it.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub(super) struct Readiness {
     #[schema(schema_with = readiness_words)]
     status: &'static str,
@@ -91,10 +99,34 @@ struct Check {
         (status = 503, description = "It can't.", body = Readiness),
     ),
 )]
-pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let (database, keys, hot_state) = tokio::join!(database(&app), keys(&app), hot_state(&app));
+pub(super) async fn ready(
+    State(app): State<Arc<App>>,
+    Extension(last): Extension<Arc<LastReadiness>>,
+) -> Response {
+    // Anybody may ask, as often as they like: they share an answer.
+    let mut last = last.0.lock().await;
+    let (verdict, body) = match &*last {
+        Some((asked, answer)) if asked.elapsed() < GOOD_FOR => answer.clone(),
+        _ => {
+            let asked = Instant::now();
+            last.insert((asked, look(&app).await)).1.clone()
+        }
+    };
+    drop(last);
+    match verdict {
+        Verdict::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], Json(body))
+                .into_response()
+        }
+        Verdict::Ready | Verdict::Degraded => Json(body).into_response(),
+    }
+}
+
+async fn look(app: &App) -> (Verdict, Readiness) {
+    let (database, keys, hot_state) = tokio::join!(database(app), keys(app), hot_state(app));
     let [postgres, migrations] = database;
-    let checks = [postgres, migrations, keys, hot_state, client_cache(&app), publisher(&app), audit(&app)];
+    let (clock, clients) = (clock(app), client_cache(app));
+    let checks = [postgres, migrations, clock, keys, hot_state, clients, publisher(app), audit(app)];
 
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ready);
     let status = match verdict {
@@ -104,13 +136,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     };
     let checks: serde_json::Map<String, Value> =
         checks.into_iter().map(|check| (check.name.to_owned(), check.body)).collect();
-    let body = Json(Readiness { status, checks });
-    match verdict {
-        Verdict::Unavailable => {
-            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], body).into_response()
-        }
-        Verdict::Ready | Verdict::Degraded => body.into_response(),
-    }
+    (verdict, Readiness { status, checks })
 }
 
 async fn database(app: &App) -> [Check; 2] {
@@ -155,6 +181,13 @@ async fn hot_state(app: &App) -> Check {
     let limits = if shared { "shared" } else { "per_process" };
     let body = json!({ "status": status, "kind": app.hot.name(), "limits": limits });
     Check { name: "hot_state", verdict, body }
+}
+
+/// Whether this host's clock is fit for issuing tokens.
+fn clock(app: &App) -> Check {
+    let (verdict, status) =
+        if app.clients.is_clock_ahead() { (Verdict::Unavailable, "ahead") } else { (Verdict::Ready, "ok") };
+    Check { name: "clock", verdict, body: json!({ "status": status }) }
 }
 
 /// Whether client records may be taken from memory.

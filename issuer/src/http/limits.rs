@@ -90,7 +90,7 @@ fn endpoint(path: &str) -> Option<Endpoint> {
 
 fn refuse(limited: RateLimited, oauth: bool) -> Response {
     if oauth {
-        OauthFailure(OauthError::from(limited)).into_response()
+        OauthFailure(OauthError::Limited(Limited::Rate(limited))).into_response()
     } else {
         ApiError::from(ManagementError::RateLimited(limited)).into_response()
     }

@@ -122,6 +122,7 @@ fn finish(router: Router<Arc<App>>, app: Arc<App>, allowed_origins: AllowedOrigi
         .layer(middleware::from_fn_with_state(app.clone(), limits::guard))
         .layer(middleware::from_fn(protect::check))
         .layer(middleware::from_fn_with_state(app.limits.trusted_proxies().clone(), context::enter))
+        .layer(Extension(Arc::<health::LastReadiness>::default()))
         .with_state(app.clone());
     // Around the whole of it: axum adds `Allow` outside of a route's layers.
     Router::new()

@@ -8,7 +8,7 @@ use axum::http::header::{ETAG, LOCATION};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::{Extension, Json};
-use countersign_shared::{AgentId, TenantId};
+use countersign_shared::{AgentId, Algorithm, TenantId};
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -221,6 +221,7 @@ fn new_resource_server(mut fields: Fields) -> Result<NewResourceServer, ApiError
         token_lifetime: fields.optional("token_lifetime_seconds", lifetime),
         is_default: fields.optional("is_default", boolean).unwrap_or(false),
         agent_id: fields.optional("agent_id", agent_id),
+        signing_algorithm: fields.optional("signing_algorithm", algorithm),
     };
     fields.finish(identifier.map(|identifier| NewResourceServer { identifier, profile }))
 }
@@ -238,12 +239,14 @@ fn resource_server_change(mut fields: Fields) -> Result<impl FnOnce(&mut Resourc
     let token_lifetime = fields.present("token_lifetime_seconds", or_null(lifetime));
     let is_default = fields.present("is_default", boolean);
     let agent_id = fields.present("agent_id", or_null(agent_id));
+    let signing_algorithm = fields.present("signing_algorithm", or_null(algorithm));
     fields.finish(Some(move |profile: &mut ResourceServerProfile| {
         *profile = ResourceServerProfile {
             name: name.unwrap_or_else(|| profile.name.take()),
             token_lifetime: token_lifetime.unwrap_or(profile.token_lifetime),
             is_default: is_default.unwrap_or(profile.is_default),
             agent_id: agent_id.unwrap_or(profile.agent_id),
+            signing_algorithm: signing_algorithm.unwrap_or(profile.signing_algorithm),
         };
     }))
 }
@@ -267,6 +270,19 @@ fn lifetime(value: Value) -> Read<u32> {
 fn agent_id(value: Value) -> Read<AgentId> {
     let agent = value.as_str().and_then(|text| text.parse().ok());
     agent.ok_or_else(|| "must be a UUID in lower-case hyphenated form".to_owned())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as all readers of fields")]
+fn algorithm(value: Value) -> Read<Algorithm> {
+    let algorithm = value.as_str().and_then(Algorithm::from_name);
+    algorithm.ok_or_else(|| format!("must be one of {}", ALGORITHMS.join(", ")))
+}
+
+/// Their names, in the order of [`Algorithm::ALL`].
+const ALGORITHMS: &[&str] = &["RS256", "PS256", "ES256", "EdDSA"];
+
+fn algorithm_words() -> RefOr<Schema> {
+    openapi::or_null(openapi::word(ALGORITHMS))
 }
 
 fn name_text() -> RefOr<Schema> {
@@ -295,6 +311,9 @@ pub(super) struct NewResourceServerBody {
     /// The agent that this API itself authenticates as: it may introspect the tokens that are for it.
     #[schema(value_type = Option<String>, format = Uuid)]
     agent_id: Option<AgentId>,
+    /// What its tokens are signed with, as soon as a key for that has been published for long enough; as the installation signs without it.
+    #[schema(schema_with = algorithm_words)]
+    signing_algorithm: Option<String>,
 }
 
 /// The default resource server that a tenant is made with.
@@ -324,6 +343,9 @@ pub(super) struct ResourceServerChangeBody {
     /// Null: none.
     #[schema(value_type = Option<String>, format = Uuid)]
     agent_id: Option<AgentId>,
+    /// Null: as the installation signs.
+    #[schema(schema_with = algorithm_words)]
+    signing_algorithm: Option<String>,
 }
 
 /// A resource server as it is shown.
@@ -340,6 +362,9 @@ pub(crate) struct ResourceServerBody {
     is_default: bool,
     #[schema(value_type = Option<String>, format = Uuid)]
     agent_id: Option<AgentId>,
+    /// Null: as the installation signs.
+    #[schema(schema_with = algorithm_words)]
+    signing_algorithm: Option<&'static str>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
@@ -348,7 +373,8 @@ pub(crate) struct ResourceServerBody {
 
 impl From<&RegisteredResourceServer> for ResourceServerBody {
     fn from(server: &RegisteredResourceServer) -> Self {
-        let ResourceServerProfile { name, token_lifetime, is_default, agent_id } = &server.profile;
+        let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } =
+            &server.profile;
         Self {
             resource_server_id: server.resource_server_id,
             tenant_id: server.tenant_id,
@@ -357,6 +383,7 @@ impl From<&RegisteredResourceServer> for ResourceServerBody {
             token_lifetime_seconds: *token_lifetime,
             is_default: *is_default,
             agent_id: *agent_id,
+            signing_algorithm: signing_algorithm.map(Algorithm::as_str),
             created_at: server.created_at.truncate_to_second(),
             updated_at: server.updated_at.truncate_to_second(),
         }

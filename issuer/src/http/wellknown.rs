@@ -12,6 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::clock;
 use crate::domain::scope;
 
 pub(super) const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
@@ -84,6 +85,8 @@ pub(super) struct Metadata {
     #[schema(format = "uri")]
     service_documentation: String,
     scopes_supported: Vec<&'static str>,
+    /// What access tokens are signed with, now or by what is planned already. Not a registered member: RFC 8414 §2 lets there be others.
+    access_token_signing_alg_values_supported: Vec<&'static str>,
     /// Required, and empty: there is no authorization endpoint.
     response_types_supported: Vec<&'static str>,
     grant_types_supported: Vec<&'static str>,
@@ -104,7 +107,9 @@ pub(super) struct Metadata {
 pub(super) async fn metadata(State(app): State<Arc<App>>) -> impl IntoResponse {
     let issuer = app.issuer_url.as_str();
     let methods = || vec!["client_secret_basic", "client_secret_post", "private_key_jwt"];
-    // Of assertions; tokens are signed with what the JWK Set says.
+    let signed_with = app.keys.current().token_algorithms_at(clock::precise());
+    let signed_with = signed_with.into_iter().map(Algorithm::as_str).collect();
+    // Of assertions.
     let algorithms = || Algorithm::ALL.map(Algorithm::as_str).to_vec();
     let metadata = Metadata {
         issuer: issuer.to_owned(),
@@ -114,6 +119,7 @@ pub(super) async fn metadata(State(app): State<Arc<App>>) -> impl IntoResponse {
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
         service_documentation: format!("{issuer}/docs"),
         scopes_supported: scope::MANAGEMENT.to_vec(),
+        access_token_signing_alg_values_supported: signed_with,
         response_types_supported: Vec::new(),
         grant_types_supported: vec!["client_credentials"],
         token_endpoint_auth_methods_supported: methods(),

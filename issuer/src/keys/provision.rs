@@ -59,6 +59,8 @@ pub async fn provision(
             signing_keys::insert(&mut transaction, &record).await?;
             if purpose == Purpose::Token {
                 signing_keys::set_token_algorithm(&mut transaction, algorithm, None).await?;
+                // Nobody can have been told to keep a JWK Set yet.
+                signing_keys::lower_max_age(&mut transaction, signing.jwks_max_age).await?;
             }
             made.push(record.kid);
         }

@@ -78,15 +78,6 @@ impl<'a> Change<'a> {
         Ok(Database::commit(self.transaction).await?)
     }
 
-    /// Does `step`, and what is due because of it. A plan's key is `spare`.
-    pub async fn take(&mut self, step: &Step, spare: &mut Spare) -> Result<(), RotationError> {
-        self.step(step, spare).await?;
-        for due in transitions(&self.known) {
-            self.step(&due, spare).await?;
-        }
-        Ok(())
-    }
-
     async fn step(&mut self, step: &Step, spare: &mut Spare) -> Result<(), RotationError> {
         match step {
             Step::Retiring(kid) => {

@@ -136,3 +136,57 @@ impl Signer {
         signing.await.map_err(|_| SignError::Failed)?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::keys::generate::generate;
+
+    const KINDS: [(Algorithm, u32); 8] = [
+        (Algorithm::Rs256, 2048),
+        (Algorithm::Rs256, 3072),
+        (Algorithm::Rs256, 4096),
+        (Algorithm::Ps256, 2048),
+        (Algorithm::Ps256, 3072),
+        (Algorithm::Ps256, 4096),
+        (Algorithm::Es256, 0),
+        (Algorithm::EdDsa, 0),
+    ];
+
+    fn quartiles(mut times: Vec<Duration>) -> [Duration; 3] {
+        times.sort_unstable();
+        [1, 2, 3].map(|quarter| times[times.len() * quarter / 4])
+    }
+
+    /// Where the line lies between signing here and signing on a blocking thread: the table in `docs/design.md`.
+    /// `cargo test -p countersign-issuer --release --lib what_a_signature_takes -- --ignored --nocapture`
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "a measurement"]
+    async fn what_a_signature_takes() {
+        let mut hops = Vec::new();
+        for _ in 0..2000 {
+            let began = Instant::now();
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            hops.push(began.elapsed());
+        }
+        println!("to a blocking thread and back: {:?}", quartiles(hops));
+        let claims = vec![b'a'; 500];
+        for (algorithm, bits) in KINDS {
+            let made = generate(algorithm, bits).await.unwrap();
+            let key = SigningKey::from_pkcs8(&made.kid, algorithm, &made.private).unwrap();
+            let times = (0..1000).map(|_| {
+                let began = Instant::now();
+                key.sign("at+jwt", &claims).unwrap();
+                began.elapsed()
+            });
+            println!(
+                "{} {bits}: {:?}, slow: {}",
+                algorithm.as_str(),
+                quartiles(times.collect()),
+                key.is_slow()
+            );
+        }
+    }
+}

@@ -6,6 +6,7 @@
 
 pub mod meter;
 mod monthly;
+pub mod places;
 mod quota;
 mod upkeep;
 
@@ -23,7 +24,7 @@ use crate::config;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::limit::{Moment, Month, Network, Pair, Rate, Standing, Subject, TenantQuota, TenantRates};
 use crate::failures::Concerns;
-use crate::hot::{Counted, HotState, MonthlyCount, OutOfReach};
+use crate::hot::{Counted, Failed, HotState, MonthlyCount, OutOfReach};
 use crate::storage::limits::Announcement;
 use crate::storage::{Database, StorageError};
 
@@ -110,6 +111,21 @@ impl fmt::Display for Limited {
     }
 }
 
+/// What keeps a failed authentication from being answered as one.
+#[derive(Debug)]
+pub enum FailureError {
+    /// Others had locked the client out by then.
+    LockedOut(LockedOut),
+    /// It couldn't be written down.
+    Storage(StorageError),
+}
+
+impl From<StorageError> for FailureError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
 /// A client that may try to authenticate.
 pub struct Attempt {
     pair: Option<Pair>,
@@ -140,6 +156,10 @@ impl Limits {
         tenant: TenantId,
         rates: TenantRates,
     ) -> Result<(), RateLimited> {
+        self.count(&self.rates_of(client, tenant, rates)).await
+    }
+
+    fn rates_of(&self, client: AgentId, tenant: TenantId, rates: TenantRates) -> Vec<Rate> {
         let settings = &self.settings;
         let per_client = rates.client.unwrap_or(settings.per_client);
         let per_tenant = rates.tenant.unwrap_or(settings.per_tenant);
@@ -152,24 +172,12 @@ impl Limits {
         {
             limits.push(Rate { subject: Subject::Endpoint(client, endpoint), limit });
         }
-        self.count(&limits).await
+        limits
     }
 
     async fn count(&self, rates: &[Rate]) -> Result<(), RateLimited> {
         let now = now();
-        let Counted { has_room, counts } = self.hot.count(rates, now).await;
-        let mut refusing: Option<Standing> = None;
-        for (rate, mut counts) in rates.iter().zip(counts) {
-            let full = !counts.has_room(rate.limit, now.elapsed());
-            counts.current += u64::from(has_room);
-            let standing = Standing::new(rate, counts, now);
-            meter::note(standing);
-            if full && refusing.is_none_or(|other| other.reset_in < standing.reset_in) {
-                refusing = Some(standing);
-            }
-        }
-        // Where there was room there is none that refuses.
-        refusing.map_or(Ok(()), |standing| Err(RateLimited { standing }))
+        judge(rates, self.hot.count(rates, None, now).await, now)
     }
 
     /// Whether the client that a request names may try to authenticate from there. To be asked before its secret is looked at.
@@ -188,18 +196,23 @@ impl Limits {
         }
     }
 
-    /// The attempt failed. If that locks the client out there, it is written down.
+    /// The attempt failed. If that locks the client out there, it is written down. Several may be under way at once, all begun before the first has failed:
+    /// those that end after the lockout began learn nothing but that.
     pub async fn authentication_failed(
         &self,
         app: &App,
         attempt: &Attempt,
         concerns: Concerns,
         origin: &Origin,
-    ) -> Result<(), StorageError> {
-        let Some(pair) = attempt.pair else { return Ok(()) };
+    ) -> Result<(), FailureError> {
+        let Some(Pair { client, network }) = attempt.pair else { return Ok(()) };
+        // Clients that don't exist count as one: names are easily made up, and each would take memory.
+        let pair = Pair { client: client.filter(|_| concerns == Concerns::Known), network };
         let policy = &self.settings.lockout;
-        if !self.hot.failed(pair, policy, now()).await {
-            return Ok(());
+        match self.hot.failed(pair, policy, now()).await {
+            Failed::Noted => return Ok(()),
+            Failed::LockedOut(left) => return Err(FailureError::LockedOut(LockedOut { left })),
+            Failed::LocksOut => {}
         }
         let mut event = Event::failed(Action::ClientLockedOut, "too many failed authentications", origin);
         event.details["failures"] = json!(policy.attempts);
@@ -208,23 +221,29 @@ impl Limits {
         if let Some(client) = pair.client {
             event = event.on(TargetType::Agent, &client);
         }
-        app.failures.record(&app.audit, concerns, event).await
+        Ok(app.failures.record(&app.audit, concerns, event).await?)
     }
 
-    /// The attempt succeeded: earlier failures from there are forgotten, and the request is counted.
+    /// The attempt succeeded: earlier failures from there are forgotten, and the request is counted. Unless the client was locked out there in
+    /// the meantime: then it is too late.
     pub async fn authenticated(
         &self,
         attempt: &Attempt,
         client: AgentId,
         tenant: TenantId,
         rates: TenantRates,
-    ) -> Result<(), RateLimited> {
+    ) -> Result<(), Limited> {
+        let (rates, now) = (self.rates_of(client, tenant, rates), now());
+        let counted = self.hot.count(&rates, attempt.pair, now).await;
+        if let Some(left) = counted.locked_for {
+            return Err(Limited::LockedOut(LockedOut { left }));
+        }
         if let Some(pair) = attempt.pair
             && attempt.failed_before
         {
             self.hot.forget_failures(pair).await;
         }
-        self.from_client(client, tenant, rates).await
+        judge(&rates, counted, now).map_err(Limited::Rate)
     }
 
     /// Lets `client` try again from `network`, or from everywhere, in the hot state that this process reaches.
@@ -267,6 +286,22 @@ impl Limits {
             Announcement::Recall(tenant) => self.quotas.give_back(database, tenant).await,
         }
     }
+}
+
+/// Notes how a request stands with each of `rates`, and refuses it where one had no room.
+fn judge(rates: &[Rate], counted: Counted, now: Moment) -> Result<(), RateLimited> {
+    let mut refusing: Option<Standing> = None;
+    for (rate, mut counts) in rates.iter().zip(counted.counts) {
+        let full = !counts.has_room(rate.limit, now.elapsed());
+        counts.current += u64::from(counted.has_room);
+        let standing = Standing::new(rate, counts, now);
+        meter::note(standing);
+        if full && refusing.is_none_or(|other| other.reset_in < standing.reset_in) {
+            refusing = Some(standing);
+        }
+    }
+    // Where there was room there is none that refuses.
+    refusing.map_or(Ok(()), |standing| Err(RateLimited { standing }))
 }
 
 fn now() -> Moment {

@@ -21,7 +21,6 @@ use crate::domain::revision::Expected;
 use crate::domain::scope::{PLATFORM, Scopes};
 use crate::storage::agents::{self, Written};
 use crate::storage::{Transaction, audit, not_before, tenants};
-use crate::tokens::revoke::REPLICA_LAG_SECONDS;
 
 impl From<Final> for ManagementError {
     fn from(_: Final) -> Self {
@@ -199,9 +198,8 @@ async fn end_tokens(
     caller: &Caller,
     agent: AgentId,
 ) -> Result<(), ManagementError> {
-    let not_before = clock::now().plus(REPLICA_LAG_SECONDS);
-    let subject = agent.0.as_bytes();
-    Ok(not_before::end_tokens(transaction, Some(caller.tenant()), Level::Agent, subject, not_before).await?)
+    not_before::end_with_holder(transaction, caller.tenant(), Level::Agent, agent.0.as_bytes()).await?;
+    Ok(())
 }
 
 fn refuse_platform_scopes(scopes: &Scopes) -> Result<(), ManagementError> {

@@ -22,7 +22,6 @@ use crate::domain::revision::Expected;
 use crate::keys::ServerSecrets;
 use crate::storage::credentials::{self, NewCredential};
 use crate::storage::{Transaction, agents, audit, not_before};
-use crate::tokens::revoke::REPLICA_LAG_SECONDS;
 
 /// What a new credential is made of.
 #[derive(Debug)]
@@ -250,10 +249,8 @@ pub async fn revoke(
     if !credentials::revoke(transaction, caller.tenant(), credential).await? {
         return Ok(found);
     }
-    let not_before = clock::now().plus(REPLICA_LAG_SECONDS);
     let subject = credential.0.as_bytes();
-    not_before::end_tokens(transaction, Some(caller.tenant()), Level::Credential, subject, not_before)
-        .await?;
+    not_before::end_with_holder(transaction, caller.tenant(), Level::Credential, subject).await?;
     let event = Event::done(caller.tenant(), caller.agent(), Action::CredentialRevoked, origin)
         .on(TargetType::Credential, &credential)
         .with(json!({ "agent_id": agent }));

@@ -3,6 +3,7 @@
 //! An identifier is one tenant's in the whole installation, with everything that is easily taken for it, and stays that tenant's when its resource server
 //! is deleted: an API that still accepts tokens for it never sees another tenant's.
 
+use countersign_shared::Algorithm;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -182,6 +183,8 @@ async fn require_agent(
 }
 
 fn described(profile: &ResourceServerProfile) -> serde_json::Value {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id } = profile;
-    json!({ "name": name, "token_lifetime_seconds": token_lifetime, "is_default": is_default, "agent_id": agent_id })
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } = profile;
+    let signing_algorithm = signing_algorithm.map(Algorithm::as_str);
+    json!({ "name": name, "token_lifetime_seconds": token_lifetime, "is_default": is_default, "agent_id": agent_id,
+            "signing_algorithm": signing_algorithm })
 }

@@ -25,7 +25,6 @@ use crate::domain::tenant::{Tenant, TenantProfile, TenantStatus};
 use crate::keys::ServerSecrets;
 use crate::storage::tenants::{Filter, Naming};
 use crate::storage::{Transaction, audit, not_before, tenants};
-use crate::tokens::revoke::REPLICA_LAG_SECONDS;
 
 /// What a tenant is made with.
 pub struct NewTenant {
@@ -246,8 +245,7 @@ async fn end(
     }
     let tenant = found.tenant_id;
     let updated = tenants::set_status(transaction, tenant, status).await?;
-    let until = clock::now().plus(REPLICA_LAG_SECONDS);
-    not_before::end_tokens(transaction, Some(tenant), Level::Tenant, tenant.0.as_bytes(), until).await?;
+    let until = not_before::end_with_holder(transaction, tenant, Level::Tenant, tenant.0.as_bytes()).await?;
     let details = json!({ "status_before": found.status.as_str(), "tokens_ended_until": until.0 });
     record(transaction, caller, tenant, action, details, origin).await?;
     Ok(updated)

@@ -10,7 +10,8 @@ use super::{Database, StorageError, Transaction};
 /// The channel; the triggers name it too.
 pub const CHANNEL: &str = "countersign_changed";
 /// By its text an operator finds the connection in `pg_stat_activity`.
-const PING: &str = "select /* countersign hears changes */";
+const PING: &str =
+    "select (extract(epoch from clock_timestamp()) * 1000)::bigint /* countersign hears changes */";
 /// How long a connection attempt or an answer to a ping may take. Whatever takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -54,11 +55,11 @@ impl Listening {
     }
 
     /// Asks the server for an answer. When it is here, all that was announced before it was asked has arrived: the server sends
-    /// what it holds for a session before it says that the session is ready again.
-    pub async fn ping(&mut self) -> Result<(), StorageError> {
-        let ping = sqlx::query(PING).execute(&mut self.connection);
+    /// what it holds for a session before it says that the session is ready again. The answer is the server's time, in milliseconds since
+    /// 1970-01-01T00:00:00Z.
+    pub async fn ping(&mut self) -> Result<i64, StorageError> {
+        let ping = sqlx::query_scalar(PING).fetch_one(&mut self.connection);
         let answer = tokio::time::timeout(PATIENCE, ping).await;
-        answer.map_err(|_| StorageError::Unavailable(sqlx::Error::PoolTimedOut))??;
-        Ok(())
+        Ok(answer.map_err(|_| StorageError::Unavailable(sqlx::Error::PoolTimedOut))??)
     }
 }

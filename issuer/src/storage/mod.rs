@@ -20,6 +20,7 @@ pub mod serials;
 pub mod server_secrets;
 pub mod signing_keys;
 pub mod tenants;
+mod transaction;
 pub mod used_assertions;
 
 use std::fmt;
@@ -27,12 +28,14 @@ use std::time::Duration;
 
 use countersign_shared::TenantId;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::config;
 use crate::domain::UnknownWord;
+
+pub use transaction::Transaction;
 
 /// How long a request waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,9 +43,6 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const STATEMENT_TIMEOUT: &str = "4000";
 /// A connection idle for longer is tried before it is used: the server may have been restarted meanwhile.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
-
-/// A transaction under way; dropped, it is rolled back.
-pub type Transaction = sqlx::Transaction<'static, Postgres>;
 
 /// The database.
 ///
@@ -97,12 +97,12 @@ impl Database {
     pub async fn begin_as(&self, tenant: TenantId) -> Result<Transaction, StorageError> {
         // One round trip. A UUID has no characters that would need quoting.
         let begin = format!("begin; set local {TENANT_SETTING} = '{}'", tenant.0);
-        Ok(self.confined.begin_with(AssertSqlSafe(begin)).await?)
+        Transaction::begin(&self.confined, Some(begin), self).await
     }
 
     /// Begins a transaction that sees every tenant: for the installation's own work and the platform administrator's.
     pub async fn begin_installation(&self) -> Result<Transaction, StorageError> {
-        Ok(self.installation.begin().await?)
+        Transaction::begin(&self.installation, None, self).await
     }
 
     /// Refuses a role that row-level security doesn't bind.
@@ -117,7 +117,7 @@ impl Database {
 
     /// Commits it.
     pub async fn commit(transaction: Transaction) -> Result<(), StorageError> {
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// A pool of one connection, for who needs it to be theirs alone.

@@ -2,8 +2,22 @@
 
 use countersign_shared::revocation::Level;
 use countersign_shared::{TenantId, UnixTime};
+use sqlx::postgres::{PgConnection, PgPool};
 
 use super::{StorageError, Transaction, outbox};
+use crate::clock;
+
+/// For how long another replica may go by what it has cached, in whole seconds, rounded up, and one more because `iat` has no fractions: what
+/// ends tokens together with their holder (a suspension, say) ends those too that are issued in this time.
+pub const REPLICA_LAG_SECONDS: i64 = 2;
+
+/// A rule that ends tokens together with what lets its subject have new ones.
+pub(super) struct HolderEnded {
+    tenant: TenantId,
+    level: Level,
+    subject: Vec<u8>,
+    not_before: UnixTime,
+}
 
 /// Ends every token of the subject with `iat` ≤ `not_before`, and queues that for publication; the publisher is woken when the
 /// transaction commits. A rule never goes back: an earlier one than what there is changes nothing. `tenant` is whose subject it is, `None` for the
@@ -17,6 +31,42 @@ pub async fn end_tokens(
 ) -> Result<(), StorageError> {
     // The rule's time was taken; were it to wait long for another's lock now, tokens issued meanwhile would outlive it.
     sqlx::query!("select set_config('lock_timeout', '500ms', true)").fetch_one(&mut **transaction).await?;
+    write(transaction, tenant, level, subject, not_before).await
+}
+
+/// Ends every token of a subject that may have no new ones from this transaction on: those too that another replica issues before it has heard of
+/// it, however long the commit takes. Returns up to when.
+pub async fn end_with_holder(
+    transaction: &mut Transaction,
+    tenant: TenantId,
+    level: Level,
+    subject: &[u8],
+) -> Result<UnixTime, StorageError> {
+    let not_before = clock::now().plus(REPLICA_LAG_SECONDS);
+    end_tokens(transaction, Some(tenant), level, subject, not_before).await?;
+    transaction.ended.push(HolderEnded { tenant, level, subject: subject.to_owned(), not_before });
+    Ok(not_before)
+}
+
+/// Writes those rules of a transaction again that its commit has overtaken: until it was done others issued tokens, and for a second more they may.
+pub(super) async fn after_commit(installation: &PgPool, ended: &[HolderEnded]) -> Result<(), StorageError> {
+    let known_everywhere = clock::now().plus(1);
+    for rule in ended.iter().filter(|rule| rule.not_before < known_everywhere) {
+        let mut transaction = installation.begin().await?;
+        let not_before = clock::now().plus(REPLICA_LAG_SECONDS);
+        write(&mut transaction, Some(rule.tenant), rule.level, &rule.subject, not_before).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    tenant: Option<TenantId>,
+    level: Level,
+    subject: &[u8],
+    not_before: UnixTime,
+) -> Result<(), StorageError> {
     sqlx::query!(
         r#"with rule as (
                insert into not_before_rules as r (level, subject, tenant_id, not_before) values ($1, $2, $3, $4)
@@ -34,7 +84,7 @@ pub async fn end_tokens(
         not_before.0,
         outbox::CHANNEL,
     )
-    .fetch_one(&mut **transaction)
+    .fetch_one(connection)
     .await?;
     Ok(())
 }

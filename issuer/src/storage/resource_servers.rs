@@ -2,7 +2,7 @@
 //!
 //! Whoever changes a tenant's resource servers holds the tenant's row (`tenants::find_locked`): there is one default at most, and a bound on their number.
 
-use countersign_shared::{AgentId, TenantId};
+use countersign_shared::{AgentId, Algorithm, TenantId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -71,12 +71,14 @@ pub async fn insert(
     id: Uuid,
     server: &NewResourceServer,
 ) -> Result<Option<RegisteredResourceServer>, StorageError> {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id } = &server.profile;
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } =
+        &server.profile;
     let row = sqlx::query_as!(
         Row,
-        "insert into resource_servers (resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id)
-         values ($1, $2, $3, $4, $5, $6, $7) on conflict (identifier) do nothing
-         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, revision,
+        "insert into resource_servers (resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id,
+                                        signing_algorithm)
+         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (identifier) do nothing
+         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
                    created_at, updated_at",
         id,
         tenant.0,
@@ -85,6 +87,7 @@ pub async fn insert(
         token_lifetime.map(u32::cast_signed),
         is_default,
         agent_id.map(|agent| agent.0),
+        signing_algorithm.map(Algorithm::as_str),
     )
     .fetch_optional(&mut **transaction)
     .await?;
@@ -99,7 +102,7 @@ pub async fn find(
 ) -> Result<Option<RegisteredResourceServer>, StorageError> {
     let row = sqlx::query_as!(
         Row,
-        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, revision,
+        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
                 created_at, updated_at
          from resource_servers where tenant_id = $1 and resource_server_id = $2",
         tenant.0,
@@ -118,7 +121,7 @@ pub async fn list(
 ) -> Result<Vec<RegisteredResourceServer>, StorageError> {
     let rows = sqlx::query_as!(
         Row,
-        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, revision,
+        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
                 created_at, updated_at
          from resource_servers
          where tenant_id = $1 and ($2::timestamptz is null or (created_at, resource_server_id) > ($2, $3))
@@ -140,13 +143,13 @@ pub async fn update(
     id: Uuid,
     profile: &ResourceServerProfile,
 ) -> Result<RegisteredResourceServer, StorageError> {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id } = profile;
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } = profile;
     let row = sqlx::query_as!(
         Row,
         "update resource_servers
-         set name = $3, token_lifetime_seconds = $4, is_default = $5, agent_id = $6, revision = revision + 1, updated_at = now()
+         set name = $3, token_lifetime_seconds = $4, is_default = $5, agent_id = $6, signing_algorithm = $7, revision = revision + 1, updated_at = now()
          where tenant_id = $1 and resource_server_id = $2
-         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, revision,
+         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
                    created_at, updated_at",
         tenant.0,
         id,
@@ -154,6 +157,7 @@ pub async fn update(
         token_lifetime.map(u32::cast_signed),
         is_default,
         agent_id.map(|agent| agent.0),
+        signing_algorithm.map(Algorithm::as_str),
     )
     .fetch_one(&mut **transaction)
     .await?;
@@ -193,6 +197,7 @@ struct Row {
     token_lifetime_seconds: Option<i32>,
     is_default: bool,
     agent_id: Option<Uuid>,
+    signing_algorithm: Option<String>,
     revision: i64,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
@@ -209,6 +214,8 @@ impl From<Row> for RegisteredResourceServer {
                 token_lifetime: row.token_lifetime_seconds.map(i32::cast_unsigned), // the table has none below one
                 is_default: row.is_default,
                 agent_id: row.agent_id.map(AgentId),
+                // The table has no other.
+                signing_algorithm: row.signing_algorithm.as_deref().and_then(Algorithm::from_name),
             },
             revision: row.revision,
             created_at: row.created_at,

@@ -11,8 +11,8 @@ use crate::clock;
 use crate::domain::agent::AgentType;
 use crate::domain::scope::Scopes;
 use crate::keys::SignError;
+use crate::storage::not_before::REPLICA_LAG_SECONDS;
 use crate::tokens::jti;
-use crate::tokens::revoke::REPLICA_LAG_SECONDS;
 use crate::tokens::serials::SerialError;
 
 /// What a token is to say, decided.
@@ -69,6 +69,8 @@ pub enum MintError {
     Serial(SerialError),
     /// A not-before rule lies too far ahead of this clock to wait for: the clock that made the rule was fast, or this one is slow.
     Ended,
+    /// This host's clock is ahead of the database's.
+    ClockAhead,
 }
 
 impl From<SerialError> for MintError {
@@ -84,6 +86,7 @@ impl fmt::Display for MintError {
             Self::Ended => {
                 f.write_str("a not-before rule lies ahead of this host's clock: check the hosts' clocks")
             }
+            Self::ClockAhead => f.write_str("this host's clock is ahead of the database's: set it right"),
         }
     }
 }
@@ -106,6 +109,9 @@ pub async fn wait_out(not_before: Option<UnixTime>, now: UnixTime) -> Result<boo
 /// Gives the token of `grant` its id and writes its claims. It is issued at `issued`: when it was known that the grant is right. A rule made later
 /// ends it, however long making it takes.
 pub async fn prepare(app: &App, grant: &Grant, issued: UnixTime) -> Result<Unsigned, MintError> {
+    if app.clients.is_clock_ahead() {
+        return Err(MintError::ClockAhead);
+    }
     // It would be born dead. With an `iat` in the future it would outlive the next rule.
     if grant.not_before.is_some_and(|not_before| issued <= not_before) {
         return Err(MintError::Ended);

@@ -9,10 +9,6 @@ use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::storage::revocations::{self, Revoked};
 use crate::storage::{Database, StorageError, Transaction, audit};
 
-/// For how long another replica may go by what it has cached, in whole seconds, rounded up, and one more because `iat` has no fractions: what
-/// ends tokens together with their holder (a suspension, say) ends those too that are issued in this time.
-pub const REPLICA_LAG_SECONDS: i64 = 2;
-
 /// Revokes `jti`, a token of `tenant`, on behalf of `actor`.
 pub async fn revoke(
     app: &App,

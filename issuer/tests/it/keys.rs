@@ -13,9 +13,6 @@ use crate::support::cli::Cli;
 use crate::support::issuer::part;
 use crate::support::{Client, Issuer, TestDatabase, eventually};
 
-/// Signs from about six seconds after it is published.
-const MAX_AGE: &str = "0";
-
 fn kid_of(token: &str) -> String {
     part(token, 0)["kid"].as_str().unwrap().to_owned()
 }
@@ -352,4 +349,248 @@ async fn commands_say_what_follows() {
     let rotated = json_of(&cli, &["keys", "rotate", "--purpose", "revocation", "--now"]);
     assert_eq!((&rotated["key"]["state"], &rotated["predecessor"]["kid"]), (&json!("active"), &json!(heads)));
     assert_eq!(rotated["warnings"].as_array().unwrap().len(), 1);
+}
+
+/// Tells the installation that nobody keeps a JWK Set for longer than an issuer started with `JWKS_MAX_AGE_SECONDS=0` says: else it would have to wait.
+async fn forget_max_age(database: &TestDatabase) {
+    database.execute("update key_state set jwks_max_age_seconds = 0").await;
+}
+
+fn quick(cli: Cli) -> Cli {
+    cli.env("JWKS_MAX_AGE_SECONDS", "0")
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_when_its_time_is_over() {
+    let issuer = Issuer::start_with(|cli| quick(cli).env("KEY_ROTATION_DAYS", "10")).await;
+    let client = issuer.new_client(&["orders:read"]).await;
+    let database = &issuer.database;
+    forget_max_age(database).await;
+    let old = kid_of(&issuer.token(&client).await);
+    let age = async |interval: &str| {
+        database
+            .execute(&format!(
+                "update signing_keys set activates_at = now() - interval '{interval}' where kid = '{old}'"
+            ))
+            .await;
+    };
+    age("10 days - 1 minute").await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(states(database).await.len(), 1, "not yet");
+    // Its end is a quarter of a minute from now: the next key is published before.
+    age("10 days - 5 seconds").await;
+    let pending = "select kid || ' ' || extract(epoch from activates_at - now()) from signing_keys where state = 'pending'";
+    let (new, left) = eventually("a successor", 10, async || {
+        let found: Vec<String> = sqlx::query_scalar(pending).fetch_all(&database.pool).await.unwrap();
+        found
+            .first()
+            .and_then(|found| found.split_once(' '))
+            .map(|(kid, left)| (kid.to_owned(), left.parse::<f64>().unwrap()))
+    })
+    .await;
+    assert!((3.0..=6.5).contains(&left), "{left}");
+    assert!(has(&jwks(&issuer).await, &new) && kid_of(&issuer.token(&client).await) == old);
+    eventually("it signs", 8, async || (kid_of(&issuer.token(&client).await) == new).then_some(())).await;
+    eventually("and is active", 2, async || (states(database).await[&new] == "active").then_some(())).await;
+
+    // Never by itself, where that is set.
+    let other = Issuer::start_with(|cli| quick(cli).env("KEY_ROTATION_DAYS", "0")).await;
+    other.database.execute("update signing_keys set activates_at = now() - interval '9 years'").await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(states(&other.database).await.len(), 1);
+}
+
+#[tokio::test]
+async fn another_algorithm_is_another_key_and_every_kind_verifies() {
+    let mut issuer = Issuer::start_with(quick).await;
+    let (database, administrator) = (issuer.database.clone(), issuer.administrator.clone());
+    forget_max_age(&database).await;
+    let client = issuer.new_client(&["orders:read"]).await;
+    let mut before = issuer.token(&client).await;
+    assert_eq!(part(&before, 0)["alg"], "RS256");
+    for (algorithm, bits) in
+        [("ES256", "2048"), ("PS256", "3072"), ("PS256", "4096"), ("EdDSA", "2048"), ("RS256", "2048")]
+    {
+        issuer.stop();
+        issuer = Issuer::start_on(database.clone(), administrator.clone(), |cli| {
+            quick(cli).env("TOKEN_SIGNING_ALGORITHM", algorithm).env("TOKEN_SIGNING_RSA_BITS", bits)
+        })
+        .await;
+        let old = kid_of(&before);
+        // Making a key of 4096 bits can take half a minute unoptimised.
+        let token = eventually("the other algorithm signs", 120, async || {
+            let token = issuer.token(&client).await;
+            if kid_of(&token) == old {
+                assert_eq!(part(&token, 0)["alg"], part(&before, 0)["alg"]);
+                return None;
+            }
+            Some(token)
+        })
+        .await;
+        assert_eq!(part(&token, 0)["alg"], algorithm);
+        let keys = jwks(&issuer).await;
+        assert!(verifies(&keys, &token) && verifies(&keys, &before), "{algorithm}");
+        if algorithm == "PS256" {
+            let signature = base64url::decode(token.rsplit_once('.').unwrap().1.as_bytes()).unwrap();
+            assert_eq!((signature.len() * 8).to_string(), bits);
+        }
+        for token in [&token, &before] {
+            assert!(issuer.is_active(&administrator, token).await, "{algorithm}");
+        }
+        eventually("the old key retires", 10, async || {
+            (states(&database).await[&old] == "retiring").then_some(())
+        })
+        .await;
+        let metadata: Value =
+            issuer.get("/.well-known/oauth-authorization-server").send().await.unwrap().json().await.unwrap();
+        eventually("discovery is true", 7, async || {
+            let metadata: Value = issuer
+                .get("/.well-known/oauth-authorization-server")
+                .send()
+                .await
+                .unwrap()
+                .json()
+                .await
+                .unwrap();
+            (metadata["access_token_signing_alg_values_supported"] == json!([algorithm])).then_some(())
+        })
+        .await;
+        drop(metadata);
+        before = token;
+    }
+}
+
+#[tokio::test]
+async fn a_resource_server_s_tokens_are_signed_as_it_asks() {
+    let issuer = Issuer::start_with(quick).await;
+    forget_max_age(&issuer.database).await;
+    let client = issuer.new_client(&["orders:read"]).await;
+    let token = issuer.management_token(&issuer.administrator).await;
+    let other = "https://small.example";
+    let made = issuer
+        .post("/api/v1/resource-servers")
+        .bearer_auth(&token)
+        .json(&json!({ "identifier": other, "signing_algorithm": "EdDSA", "token_lifetime_seconds": 7200 }))
+        .send()
+        .await
+        .unwrap();
+    let made: Value = made.json().await.unwrap();
+    assert_eq!(made["signing_algorithm"], "EdDSA", "{made}");
+    let signed = async |resource: &str| {
+        let granted = issuer.grant(&client, &[("resource", resource)]).await;
+        let token = granted["access_token"].as_str().unwrap().to_owned();
+        assert!(verifies(&jwks(&issuer).await, &token));
+        part(&token, 0)["alg"].as_str().unwrap().to_owned()
+    };
+    // Until its key may sign, the installation's does.
+    assert_eq!(signed(other).await, "RS256");
+    eventually("it signs", 10, async || (signed(other).await == "EdDSA").then_some(())).await;
+    assert_eq!(signed(crate::support::AUDIENCE).await, "RS256");
+    // Its tokens live for longer: so do the keys that may have signed any.
+    let longest: Vec<i32> =
+        sqlx::query_scalar("select longest_lifetime_seconds from signing_keys where purpose = 'token'")
+            .fetch_all(&issuer.database.pool)
+            .await
+            .unwrap();
+    assert_eq!(longest, [7200, 7200]);
+
+    let cli = Cli::new(&issuer.database.url);
+    let id = made["resource_server_id"].as_str().unwrap();
+    let rotated = json_of(&cli, &["keys", "rotate", "--algorithm", "EdDSA"]);
+    assert_eq!(rotated["key"]["algorithm"], "EdDSA");
+    let shown = json_of(&cli, &["resource-servers", "update", id, "--signing-algorithm", "default"]);
+    assert_eq!(shown["signing_algorithm"], json!(null));
+    eventually("nothing is signed with it any more", 15, async || {
+        let states = issuer.database.value::<i64>(
+            "select count(*) from signing_keys where algorithm = 'EdDSA' and purpose = 'token' and state in ('pending', 'active')",
+        );
+        (states.await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(signed(other).await, "RS256");
+    let refused =
+        issuer.http.patch(format!("{}/api/v1/resource-servers/{id}", issuer.url)).header("if-match", "*");
+    let refused =
+        refused.bearer_auth(&token).json(&json!({ "signing_algorithm": "HS256" })).send().await.unwrap();
+    assert_eq!(refused.status().as_u16(), 400);
+}
+
+/// Whoever leads is killed, again and again, at no chosen moment, while one rotation after another is under way. Each step is one transaction, so what is left
+/// behind is always whole, and the next leader goes on from there.
+#[tokio::test]
+async fn a_leader_that_is_killed_leaves_nothing_half_done() {
+    let settings =
+        |cli: Cli| quick(cli).env("TOKEN_SIGNING_ALGORITHM", "EdDSA").env("KEY_ROTATION_DAYS", "1");
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let database = std::sync::Arc::new(database);
+    forget_max_age(&database).await;
+    let start = async || Issuer::start_on(database.clone(), administrator.clone(), settings).await;
+    let mut replicas = [start().await, start().await];
+    let whole = async |when: &str| {
+        let broken: Vec<String> = sqlx::query_scalar(
+            // A key that signs no more and has no end; one with an end that nobody follows at; one whose time it is and another's too; a key that was retired
+            // while it was verified with; two announcements of one event.
+            "select kid from signing_keys k where state = 'active' and signs_until is not null and purpose = 'token' and algorithm = 'EdDSA'
+                 and not exists (select from signing_keys s where s.algorithm = k.algorithm and s.purpose = 'token' and s.activates_at = k.signs_until)
+             union all select kid from signing_keys where state = 'retired' and retires_at > now()
+             union all select kid from signing_keys k where state <> 'retired' and purpose = 'token' and algorithm = 'EdDSA' and activates_at <= now()
+                 and exists (select from signing_keys s where s.algorithm = k.algorithm and s.purpose = k.purpose and s.state <> 'retired'
+                             and s.activates_at > k.activates_at and s.activates_at <= now() and k.signs_until is null)
+             union all select target_id from (select target_id, action from audit_events where action like 'key.%' and action <> 'key.scheduled'
+                                              union all
+                                              select target_id, action from audit_queue where action like 'key.%' and action <> 'key.scheduled') e
+                 group by target_id, action having count(*) > 1",
+        )
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+        assert!(broken.is_empty(), "{when}: {broken:?}");
+    };
+    let mut kills = 0;
+    let mut seed = u64::from(std::process::id()) | 1;
+    let mut rotations = 0_i64;
+    for round in 0..40 {
+        // What the clock would bring about, brought about: a key's time is over, its successor's has come, its tokens have expired.
+        for nudge in [
+            "update signing_keys set activates_at = now() - interval '2 days' where state = 'active' and signs_until is null and purpose = 'token'",
+            "update signing_keys k set signs_until = now() from signing_keys s where k.state = 'active' and s.state = 'pending'
+                 and s.activates_at = k.signs_until and k.algorithm = s.algorithm;
+             update signing_keys set activates_at = now() where state = 'pending' and purpose = 'token' and activates_at is not null",
+            "update signing_keys set signs_until = signs_until - interval '2 days' where state = 'retiring'",
+        ] {
+            if round % 3 != ["update signing_keys set a", "update signing_keys k", "update signing_keys set s"].iter().position(|start| nudge.starts_with(start)).unwrap() {
+                continue;
+            }
+            let mut transaction = database.pool.begin().await.unwrap();
+            for statement in nudge.split(';') {
+                sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut *transaction).await.unwrap();
+            }
+            transaction.commit().await.unwrap();
+        }
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        tokio::time::sleep(Duration::from_millis((seed >> 33) % 400)).await;
+        let leads: i64 = database
+            .value("select count(*) from pg_stat_activity where datname = current_database() and query = 'select /* countersign rotates keys */'")
+            .await;
+        assert!(leads <= 1, "{leads} lead");
+        let victim = round % 2;
+        replicas[victim].kill();
+        kills += 1;
+        whole(&format!("after kill {kills}")).await;
+        replicas[victim] = start().await;
+        rotations = database
+            .value("select count(*) from signing_keys where purpose = 'token' and algorithm = 'EdDSA'")
+            .await;
+    }
+    println!("{kills} kills, {rotations} keys");
+    assert!(rotations >= 5, "only {rotations} keys were made");
+    // Left alone, it comes to rest: one key signs, and what it signs verifies at both.
+    eventually("one key signs", 30, async || {
+        whole("at the end").await;
+        let token = replicas[0].token(&administrator).await;
+        let known = verifies(&jwks(&replicas[1]).await, &token);
+        (known && part(&token, 0)["alg"] == "EdDSA" && states(&database).await[&kid_of(&token)] == "active")
+            .then_some(())
+    })
+    .await;
 }

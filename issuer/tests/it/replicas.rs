@@ -98,6 +98,55 @@ async fn a_change_at_one_is_in_force_at_the_other_within_a_second() {
     assert!(worst < WITHIN, "{worst:?}");
 }
 
+/// Until a suspension is committed other replicas issue tokens. They end with it, however long that takes.
+#[tokio::test]
+async fn tokens_issued_while_a_suspension_is_committed_end_with_it() {
+    let here = Issuer::start().await;
+    let there = another(&here).await;
+    let token = here.management_token(&here.administrator).await;
+    let (agent, _, client) = client(&here, &token).await;
+    assert_eq!(outcome(&there, &client, &[]).await.0, 200);
+    // Deferred triggers run in the commit: a disk that syncs slowly, or a standby that answers late.
+    here.database
+        .execute(
+            "create function dawdle() returns trigger language plpgsql as $$ begin perform pg_sleep(3.5); return null; end $$;
+             create constraint trigger dawdle after update on agents deferrable initially deferred for each row execute function dawdle()",
+        )
+        .await;
+    let suspend = here.post(&format!("{agent}/suspend")).bearer_auth(&token).send();
+    let tokens = async {
+        let mut tokens = Vec::new();
+        loop {
+            let response = there.oauth("token", &client, &[GRANT]).await;
+            if response.status() != StatusCode::OK {
+                return tokens;
+            }
+            let granted: Value = response.json().await.unwrap();
+            tokens.push(granted["access_token"].as_str().unwrap().to_owned());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let (suspended, tokens) = tokio::join!(suspend, tokens);
+    assert_eq!(suspended.unwrap().status(), StatusCode::OK);
+    assert!(tokens.len() > 10, "{} were issued meanwhile", tokens.len());
+    for issued in &tokens {
+        let form = [("token", issued.as_str())];
+        let answer = here.oauth("introspect", &here.administrator, &form).await;
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(answer, json!({"active": false}));
+    }
+    // Not only because the agent is suspended: they are ended at every edge, which knows nothing of that.
+    let last = crate::support::issuer::claims(tokens.last().unwrap())["iat"].as_i64().unwrap();
+    let rule: i64 = here
+        .database
+        .value(&format!(
+            "select not_before from not_before_rules where level = 2 and subject = '\\x{}'",
+            client.id.replace('-', "")
+        ))
+        .await;
+    assert!(last <= rule, "{last} {rule}");
+}
+
 #[tokio::test]
 async fn a_change_of_tenant_resource_server_or_rule_is_in_force_too() {
     let here = Issuer::start().await;

@@ -80,6 +80,6 @@ async fn records(config: Plain) -> Result<Vec<KeyRecord>, Failure> {
 }
 
 /// For clap.
-fn algorithm(text: &str) -> Result<Algorithm, String> {
+pub(super) fn algorithm(text: &str) -> Result<Algorithm, String> {
     Algorithm::from_name(text).ok_or_else(|| "must be RS256, PS256, ES256 or EdDSA".to_owned())
 }

@@ -7,6 +7,8 @@ use crate::support::proxy::{Line, Proxy};
 use crate::support::{Issuer, eventually, required};
 
 async fn ready(issuer: &Issuer) -> (StatusCode, Value) {
+    // An answer is given again for so long.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let response = issuer.get("/ready").send().await.unwrap();
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         assert!(response.headers().contains_key("retry-after"));
@@ -23,7 +25,7 @@ async fn says_what_is_ready() {
     let expected = json!({
         "status": "ready",
         "checks": {
-            "postgres": ok, "migrations": ok, "keys": ok, "hot_state": {"status": "ok", "kind": "redis", "limits": "shared"},
+            "postgres": ok, "migrations": ok, "clock": ok, "keys": ok, "hot_state": {"status": "ok", "kind": "redis", "limits": "shared"},
             "publisher": {"status": "disabled"}, "audit": ok, "client_cache": ok,
         },
     });
@@ -39,6 +41,35 @@ async fn says_what_is_ready() {
         issuer.http.get(format!("{}/.well-known/jwks.json", issuer.admin_url)).send().await.unwrap();
     assert_eq!(elsewhere.status(), StatusCode::NOT_FOUND);
     assert_eq!(issuer.get("/livez").send().await.unwrap().status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_issues_nothing() {
+    let issuer = Issuer::start().await;
+    let database = &issuer.database;
+    // As if the database's clock were behind ours: its function is found after one of our own.
+    let slow = "create function public.clock_timestamp() returns timestamptz language sql as $$ select pg_catalog.clock_timestamp() - interval '3 s' $$;
+                do $$ begin execute format('alter database %I set search_path = public, pg_catalog', current_database()); end $$";
+    database.execute(slow).await;
+    database
+        .execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await;
+    eventually("it is noticed", 5, async || {
+        (ready(&issuer).await.1["checks"]["clock"]["status"] == "ahead").then_some(())
+    })
+    .await;
+    let (status, body) = ready(&issuer).await;
+    assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable")));
+    let refused = issuer.oauth("token", &issuer.administrator, &[("grant_type", "client_credentials")]).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    database.execute("drop function public.clock_timestamp()").await;
+    eventually("it issues again", 5, async || {
+        let granted = issuer.oauth("token", &issuer.administrator, &[("grant_type", "client_credentials")]);
+        (granted.await.status() == StatusCode::OK).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ async fn tokens_are_for_what_is_registered_and_live_as_long_as_it_says() {
         ("resource_server_id", made["resource_server_id"].clone()),
         ("tenant_id", json!(issuer.administrator.tenant)),
         ("is_default", json!(false)),
+        ("signing_algorithm", json!(null)),
         ("created_at", made["created_at"].clone()),
         ("updated_at", made["created_at"].clone()),
     ] {

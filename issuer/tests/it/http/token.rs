@@ -107,6 +107,12 @@ async fn scope_depends_on_the_audience() {
         let response = issuer.oauth("token", &client, &[&[GRANT], form].concat()).await;
         assert_eq!(oauth_error(response).await, (400, "invalid_scope".into()), "{form:?}");
     }
+    let written = issuer.database.audit("token.refused").await;
+    assert!(!written.is_empty());
+    for row in &written {
+        assert_eq!((&row["actor"], &row["tenant"]), (&json!(client.id), &json!(client.tenant)));
+        assert_eq!((&row["outcome"], &row["reason"]), (&json!("failure"), &json!("invalid_scope")));
+    }
 
     let nobody = issuer.new_client(&[]).await;
     let granted = issuer.grant(&nobody, &[]).await;

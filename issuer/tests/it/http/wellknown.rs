@@ -61,6 +61,7 @@ async fn metadata_is_true() {
             "agents:read", "agents:write", "audit:read", "credentials:read", "credentials:write", "resource_servers:read",
             "resource_servers:write", "tenants:read", "tenants:write", "tokens:introspect", "tokens:revoke",
         ],
+        "access_token_signing_alg_values_supported": ["RS256"],
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
