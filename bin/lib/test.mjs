@@ -12,7 +12,7 @@ import { startPostgres } from "./postgres.mjs";
 import { run } from "./processes.mjs";
 import { requireRedis, startRedis } from "./redis.mjs";
 import { cargo, ensureRustComponents } from "./rust.mjs";
-import { setUpEdge, setUpIssuer, setUpPackages, setUpPostgres, setUpRust, setUpWasmBindgen } from "./setup.mjs";
+import { setUpEdge, setUpIssuer, setUpPackages, setUpPostgres, setUpPyJwt, setUpRust, setUpWasmBindgen } from "./setup.mjs";
 import { checkQueryData } from "./sqlx.mjs";
 
 /** Beside bin/dev's own, so that both can run at once. */
@@ -236,6 +236,7 @@ async function nodeTests(name, files) {
     await issuer();
     env = await servers();
   }
+  if (name === "workerd") await setUpPyJwt();
   const log = path.join(logs, `${name}.log`);
   const { status, stdout } = await task("node --test", () =>
     run(modernNode(), ["--test", "--test-reporter=spec", files], {
