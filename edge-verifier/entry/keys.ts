@@ -41,8 +41,9 @@ export class KeyFeed {
     return this.#changes;
   }
 
-  get #loaded(): boolean {
-    return this.#loadedAt !== -Infinity;
+  /** Whether there are keys that may still be gone by. */
+  get #areGood(): boolean {
+    return Date.now() - Math.max(this.#loadedAt, this.#currentAt) < GOOD_FOR_MS;
   }
 
   /** Whether a signed head vouched for the pushed keys within the last `ms`. */
@@ -53,15 +54,15 @@ export class KeyFeed {
   /** Whether there are keys; asks the issuer where there aren't, and waits. Old keys stay good for a day while nobody can be asked. */
   async ready(ctx: ExecutionContext): Promise<boolean> {
     const now = Date.now();
-    if (!this.#loaded || (now - this.#currentAt > RENEW_AFTER_MS && now - this.#triedAt > RETRY_AFTER_MS)) {
+    if (!this.#areGood || (now - this.#currentAt > RENEW_AFTER_MS && now - this.#triedAt > RETRY_AFTER_MS)) {
       const renewal = this.#flight.run(ctx, () => {
         if (this.#arePushed) note("keys_not_vouched_for", "no head names the pushed keys any more: the issuer is asked for its keys");
         return this.#fetch();
       });
-      if (!this.#loaded || now - Math.max(this.#triedAt, this.#currentAt) > WAIT_AFTER_MS) await renewal;
+      if (!this.#areGood || now - Math.max(this.#triedAt, this.#currentAt) > WAIT_AFTER_MS) await renewal;
       else ctx.waitUntil(renewal);
     }
-    return Date.now() - Math.max(this.#loadedAt, this.#currentAt) < GOOD_FOR_MS;
+    return this.#areGood;
   }
 
   /** Takes a pushed key statement (a JWS); throws, and everything stays as it is, if that is refused. */
@@ -84,12 +85,12 @@ export class KeyFeed {
   /** A token named a key that isn't known. Asks the issuer for its keys, unless it was asked a moment ago: then the key is none of its own. */
   async renewForUnknownKey(ctx: ExecutionContext): Promise<"renewed" | "recent" | "failed"> {
     if (Date.now() - this.#triedAt >= UNKNOWN_KEY_COOLDOWN_MS) {
-      const before = this.#loadedAt;
+      const before = this.#changes;
       await this.#flight.run(ctx, () => {
         note("unknown_key", "a token names a key that isn't known: the issuer is asked for its keys");
         return this.#fetch();
       });
-      if (this.#loadedAt > before) return "renewed";
+      if (this.#changes !== before) return "renewed";
     }
     // The issuer is away. Then what it signed a moment ago decides: a key that isn't in there isn't its own.
     if (this.#isVouchedFor(UNKNOWN_KEY_COOLDOWN_MS)) return "recent";
