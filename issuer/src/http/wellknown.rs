@@ -42,9 +42,12 @@ pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     ),
 )]
 pub(super) async fn jwks(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let current = app.keys.is_fresh();
     let keys = app.keys.current();
     let jwks = &keys.tokens.published;
-    let validators = [(CACHE_CONTROL, cacheable(&app)), (ETAG, jwks.etag.clone())];
+    // While the database is away, another issuer may have published a key that this one doesn't know: whoever kept this set would meet it unprepared.
+    let cacheable = if current { cacheable(&app) } else { "no-cache".to_owned() };
+    let validators = [(CACHE_CONTROL, cacheable), (ETAG, jwks.etag.clone())];
     if is_known(&headers, &jwks.etag) {
         return (StatusCode::NOT_MODIFIED, validators).into_response();
     }

@@ -185,7 +185,8 @@ impl Ring {
         signer.sign(typ, payload).await
     }
 
-    fn is_fresh(&self) -> bool {
+    /// Whether the keys were seen to be current lately.
+    pub fn is_fresh(&self) -> bool {
         let looked = Duration::from_millis(self.looked.load(Ordering::SeqCst));
         self.started.elapsed().saturating_sub(looked) < LEASE
     }

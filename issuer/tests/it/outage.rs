@@ -16,6 +16,12 @@ async fn behind_proxy() -> (Proxy, Issuer) {
     (proxy, issuer)
 }
 
+/// `Cache-Control` of the JWK Set.
+async fn keys_kept(issuer: &Issuer) -> String {
+    let response = issuer.get("/.well-known/jwks.json").send().await.unwrap();
+    response.headers()["cache-control"].to_str().unwrap().to_owned()
+}
+
 fn retry_after(response: &Response) -> u32 {
     response.headers()["retry-after"].to_str().unwrap().parse().unwrap()
 }
@@ -67,6 +73,11 @@ async fn a_cut_line_is_503_until_it_is_back() {
     for path in ["/health", "/.well-known/jwks.json", "/.well-known/oauth-authorization-server"] {
         assert_eq!(issuer.get(path).send().await.unwrap().status(), StatusCode::OK);
     }
+    // But nobody may keep keys of which it isn't known whether they are all.
+    eventually("the key set isn't to be kept", 5, async || {
+        (keys_kept(&issuer).await == "no-cache").then_some(())
+    })
+    .await;
     let ready = issuer.get("/ready").send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
     let ready: serde_json::Value = ready.json().await.unwrap();
@@ -80,6 +91,7 @@ async fn a_cut_line_is_503_until_it_is_back() {
     })
     .await;
     assert!(issuer.is_active(&issuer.administrator, &token).await, "nothing was lost");
+    assert_eq!(keys_kept(&issuer).await, "public, max-age=300");
     assert_eq!(issuer.get("/ready").send().await.unwrap().status(), StatusCode::OK);
 }
 
