@@ -1,6 +1,6 @@
 // Rotations under load: two issuers, the edge in workerd, and other makers' JWT libraries with ordinary JWKS caching. No valid token is refused.
 //
-// ROTATION_MAX_AGE_SECONDS: how long the JWK Set may be kept, and so how long a key is published before it signs. Short by default, to be over soon; with 31 or
+// ROTATION_REVOCATIONS: how many keys are revoked, one after the other. ROTATION_MAX_AGE_SECONDS: how long the JWK Set may be kept, and so how long a key is published before it signs. Short by default, to be over soon; with 31 or
 // more the libraries are held to it at their defaults, too, which don't ask again within 30 seconds.
 
 import assert from "node:assert/strict";
@@ -25,7 +25,7 @@ const LIFETIME = 30;
 const WORKERS = 4;
 /** The longest that a revocation of a key may take to the edge. */
 const REVOKED_MS = 5_000;
-const REVOCATIONS = 5;
+const REVOCATIONS = Number(process.env.ROTATION_REVOCATIONS ?? 5);
 
 const seconds = () => Date.now() / 1000;
 const claimsOf = (token) => JSON.parse(Buffer.from(token.split(".")[1], "base64url").toString());
@@ -249,8 +249,9 @@ describe("key revocation", () => {
   before(() => start("EdDSA"));
   after(() => system?.stop());
 
-  test(`a revoked key: its tokens are refused at the edge within ${REVOKED_MS / 1000} s, and its successor's aren't`, { timeout: 120_000 }, async (t) => {
+  test(`a revoked key: its tokens are refused at the edge within ${REVOKED_MS / 1000} s, and its successor's aren't`, { timeout: 30_000 + REVOCATIONS * 10_000 }, async (t) => {
     const times = [];
+    const commands = [];
     const promotions = [];
     const gaps = [];
     for (let n = 0; n < REVOCATIONS; n++) {
@@ -259,6 +260,7 @@ describe("key revocation", () => {
       const { kid } = decodeProtectedHeader(accessToken);
       const start = performance.now();
       const revoking = issuerCommand(["keys", "revoke", kid, "--reason", "a test"], system.issuer.settings, "keys revoke");
+      const done = revoking.then(() => commands.push(performance.now() - start));
       for (;;) {
         const { status, headers } = await atTheEdge(accessToken);
         const elapsed = performance.now() - start;
@@ -269,7 +271,7 @@ describe("key revocation", () => {
         }
         assert.ok(elapsed < REVOKED_MS, `still ${status} after ${elapsed.toFixed(0)} ms`);
       }
-      await revoking;
+      await done;
       // An issuer hears of it within a second; what it signs until then is refused with the rest.
       let next;
       const isNext = await until(
@@ -292,7 +294,7 @@ describe("key revocation", () => {
       const sorted = [...values].sort((a, b) => a - b);
       return `median ${sorted[sorted.length >> 1].toFixed(0)} ms, worst ${sorted.at(-1).toFixed(0)} ms`;
     };
-    t.diagnostic(`keys revoke to refused at the edge, with the command's own start: ${say(times)}`);
-    t.diagnostic(`and to its successor's first token: ${say(promotions)}, which the edge accepts after another: ${say(gaps)}`);
+    t.diagnostic(`from the start of keys revoke, which takes ${say(commands)}, to refused at the edge: ${say(times)}`);
+    t.diagnostic(`to its successor's first token: ${say(promotions)}, which the edge accepts after another: ${say(gaps)}`);
   });
 });
