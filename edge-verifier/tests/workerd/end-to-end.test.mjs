@@ -171,6 +171,21 @@ describe("end to end", () => {
     assert.equal((await call(good)).status, 200);
   });
 
+  test("an edge that begins cold has keys and revocations from the hub, with the issuer away", async () => {
+    const client = await newClient("cold");
+    const [good, bad] = [await token(client), await token(client)];
+    await revoke(client, { token: bad });
+    await refused(bad);
+    await system.issuer.stop();
+    await system.edge.restart();
+    const accepted = await call(good);
+    assert.equal(accepted.status, 200, accepted.text);
+    assert.equal((await call(bad)).status, 401);
+    const { key_statement } = (await request(`${system.edge.url}/_countersign/health`)).body;
+    assert.ok(key_statement.version > 0, "keys that were pushed");
+    await system.issuer.start();
+  });
+
   test("revocations that went into a base object are refused, also by an edge that begins cold", async () => {
     const client = await newClient("base");
     const tokens = await Promise.all(Array.from({ length: 40 }, () => token(client)));
