@@ -4,9 +4,10 @@
 import { buildEdge, describeSizes } from "./build-edge.mjs";
 import { buildIssuer } from "./issuer.mjs";
 import { ensurePackages, modernNode } from "./npm.mjs";
-import { task } from "./output.mjs";
+import { Problem, task } from "./output.mjs";
 import { findServer } from "./postgres.mjs";
 import { run } from "./processes.mjs";
+import { ensurePyJwt } from "./python.mjs";
 import { ensureRust, ensureWasmBindgen, requireCCompiler } from "./rust.mjs";
 
 /** @typedef {Promise<{did: boolean, result: string}>} Part */
@@ -45,6 +46,18 @@ export const setUpEdge = () =>
   task("edge modules", async (progress) => {
     const { built, sizes } = await buildEdge({ progress });
     return { did: built.length > 0, result: `${built.length ? "built" : "up to date"}: ${describeSizes(sizes)}` };
+  });
+
+/** For the tests that verify with PyJWT: without it they fail, and say what to do. @returns {Part} */
+export const setUpPyJwt = () =>
+  task("PyJWT", async (progress) => {
+    try {
+      const { installed: did, version } = await ensurePyJwt(progress);
+      return { did, result: `${version} ${did ? "installed" : "is there"}` };
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      return { did: false, result: `is missing: ${error.message}` };
+    }
   });
 
 /** A Postgres that can be started. */

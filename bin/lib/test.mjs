@@ -12,7 +12,7 @@ import { startPostgres } from "./postgres.mjs";
 import { run } from "./processes.mjs";
 import { requireRedis, startRedis } from "./redis.mjs";
 import { cargo, ensureRustComponents } from "./rust.mjs";
-import { setUpEdge, setUpIssuer, setUpPackages, setUpPostgres, setUpRust, setUpWasmBindgen } from "./setup.mjs";
+import { setUpEdge, setUpIssuer, setUpPackages, setUpPostgres, setUpPyJwt, setUpRust, setUpWasmBindgen } from "./setup.mjs";
 import { checkQueryData } from "./sqlx.mjs";
 
 /** Beside bin/dev's own, so that both can run at once. */
@@ -29,7 +29,7 @@ const SECTIONS = [
   { name: "sqlx", what: "the committed query data is that of the migrated database", run: sqlx },
   { name: "wasm", what: "the edge's modules, and the Worker as a deployment bundles it", run: wasm },
   { name: "types", what: "tsc over the entry script and bin/", run: types },
-  { name: "vectors", what: "the shared accept and reject vectors, in wasm under Node", run: () => nodeTests("vectors", "edge-verifier/tests/node/*.test.mjs") },
+  { name: "vectors", what: "the shared accept and reject vectors, and what an isolate believes of keys, in wasm under Node", run: () => nodeTests("vectors", "edge-verifier/tests/node/*.test.mjs") },
   { name: "workerd", what: "end to end: the built wasm in workerd", run: () => nodeTests("workerd", "edge-verifier/tests/workerd/*.test.mjs") },
   { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
   { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
@@ -236,6 +236,7 @@ async function nodeTests(name, files) {
     await issuer();
     env = await servers();
   }
+  if (name === "workerd") await setUpPyJwt();
   const log = path.join(logs, `${name}.log`);
   const { status, stdout } = await task("node --test", () =>
     run(modernNode(), ["--test", "--test-reporter=spec", files], {

@@ -5,6 +5,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
+import { startBalancer } from "./balancer.mjs";
 import { startDemoUpstream } from "./demo-upstream.mjs";
 import { edgeReady, startEdge } from "./edge.mjs";
 import { bootstrap, issuerUrl, migrate, revocationKeys, startIssuer } from "./issuer.mjs";
@@ -43,10 +44,11 @@ const UNLIMITED = { RATE_LIMIT_PER_IP: "1000000", RATE_LIMIT_PER_CLIENT: "100000
 
 /**
  * Starts everything: a fresh database, the issuer's process, the edge in workerd, the demo upstream.
- * @param {{redis?: boolean, issuer?: Record<string, string>, edge?: Record<string, string>}} [options]
- *   `redis`: with the shared Redis, instead of the in-process hot state; `issuer`, `edge`: further settings by name
+ * @param {{redis?: boolean, replicas?: number, issuer?: Record<string, string>, edge?: Record<string, string>}} [options]
+ *   `redis`: with the shared Redis, instead of the in-process hot state; `replicas`: so many issuers on the one database, behind a load balancer;
+ *   `issuer`, `edge`: further settings by name
  */
-export async function startSystem({ redis = false, issuer: more, edge: edgeVars } = {}) {
+export async function startSystem({ redis = false, replicas = 1, issuer: more, edge: edgeVars } = {}) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-test-"));
   const processes = new Processes(dir);
   /** @type {(() => Promise<unknown>)[]} */
@@ -61,6 +63,15 @@ export async function startSystem({ redis = false, issuer: more, edge: edgeVars 
     const settings = await testIssuerSettings({
       databaseUrl: database.url, edgeUrl: `http://127.0.0.1:${edgePort}`, more: { ...UNLIMITED, ...more }, redisUrl: redis ? testServer("TEST_REDIS_URL") : undefined,
     });
+    // Each has ports of its own, and everything else in common.
+    const each = [settings];
+    for (let n = 1; n < replicas; n++) each.push({ ...settings, port: await freePort(), adminAddress: `127.0.0.1:${await freePort()}` });
+    let balancer;
+    if (replicas > 1) {
+      balancer = await startBalancer({ port: await freePort(), targets: each.map(({ port }) => `http://127.0.0.1:${port}`) });
+      undo.push(balancer.close);
+      for (const replica of each) replica.issuerUrl = balancer.url;
+    }
     await migrate(settings);
     const admin = await bootstrap(settings, { dir, userDatabase: false });
     const keys = await revocationKeys(settings);
@@ -74,31 +85,37 @@ export async function startSystem({ redis = false, issuer: more, edge: edgeVars 
       },
     });
     undo.push(edge.stop);
-    let starts = 1;
-    const issuer = {
-      url: issuerUrl(settings),
-      settings,
-      /** @type {import("./processes.mjs").Child | undefined} */
-      process: await startIssuer(processes, settings),
-      /** As an operator would: TERM, and wait. */
-      async stop() {
-        if (issuer.process) await processes.stop(issuer.process);
-        issuer.process = undefined;
-      },
-      /** As a crash would. */
-      async kill() {
-        issuer.process?.process.kill("SIGKILL");
-        await issuer.process?.exit;
-        await issuer.stop();
-      },
-      async start() {
-        // Another log each time: a test may want to read them all.
-        starts += 1;
-        issuer.process = await startIssuer(processes, settings, { name: `issuer-${starts}` });
-      },
-    };
+    let starts = 0;
+    const issuers = [];
+    for (const settings of each) {
+      const issuer = {
+        url: issuerUrl(settings),
+        settings,
+        /** @type {import("./processes.mjs").Child | undefined} */
+        process: undefined,
+        /** As an operator would: TERM, and wait. */
+        async stop() {
+          if (issuer.process) await processes.stop(issuer.process);
+          issuer.process = undefined;
+        },
+        /** As a crash would. */
+        async kill() {
+          issuer.process?.process.kill("SIGKILL");
+          await issuer.process?.exit;
+          await issuer.stop();
+        },
+        async start() {
+          // Another log each time: a test may want to read them all.
+          starts += 1;
+          issuer.process = await startIssuer(processes, settings, { name: starts === 1 ? "issuer" : `issuer-${starts}` });
+        },
+      };
+      await issuer.start();
+      issuers.push(issuer);
+    }
+    const [issuer] = issuers;
     await edgeReady(edge.url);
-    return { issuer, edge, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, superuserUrl: database.superuserUrl, dir, stop };
+    return { issuer, issuers, balancer, edge, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, superuserUrl: database.superuserUrl, dir, stop };
   } catch (error) {
     await stop();
     throw error;

@@ -27,8 +27,8 @@ function theIsolate(env: Env): Isolate {
     const settings = readSettings(env);
     const verifier = new Verifier(startVerifier());
     verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
-    const revocations = new RevocationFeed(verifier, settings, env);
-    isolate = { settings, verifier, keys: new KeyFeed(verifier, settings), revocations };
+    const keys = new KeyFeed(verifier, settings);
+    isolate = { settings, verifier, keys, revocations: new RevocationFeed(verifier, settings, env, keys) };
   }
   return isolate;
 }
@@ -77,13 +77,19 @@ export async function health(env: Env, ctx: ExecutionContext): Promise<Response>
   } catch (error) {
     return misconfigured(error);
   }
-  const [hasKeys, isCurrent] = await Promise.all([held.keys.ready(ctx), held.revocations.ready(ctx)]);
+  const isCurrent = await held.revocations.ready(ctx);
+  const hasKeys = await held.keys.ready(ctx);
   const head = held.verifier.head();
   const isUsable = isCurrent && head !== undefined && now() < head.freshUntil;
   const status = hasKeys && isUsable ? "ok" : head === undefined || !hasKeys ? "starting" : "stale";
   const revocations = head && { epoch: head.epoch, seq: head.seq, age_ms: held.revocations.ageMs };
   return Response.json(
-    { status, keys: hasKeys ? "loaded" : "missing", revocations: revocations ?? null },
+    {
+      status,
+      keys: hasKeys ? "loaded" : "missing",
+      key_statement: held.verifier.keyPosition() ?? null,
+      revocations: revocations ?? null,
+    },
     { status: status === "ok" ? 200 : 503, headers: { "cache-control": "no-store" } },
   );
 }
@@ -97,12 +103,17 @@ function bearerToken(request: Request): string | undefined | null {
 
 async function decide(token: string, held: Isolate, ctx: ExecutionContext): Promise<Verdict | Response> {
   const { verifier, keys, revocations } = held;
-  const [hasKeys, isCurrent] = await Promise.all([keys.ready(ctx), revocations.ready(ctx)]);
-  if (!hasKeys) return unavailable("keys_unknown", "The issuer's keys could not be fetched.");
+  // In this order: the hub's answer brings the keys too, and then the issuer needn't be asked.
+  const isCurrent = await revocations.ready(ctx);
   if (!isCurrent) return unavailable("revocations_unknown", "It is not known at present what is revoked.");
+  const hasKeys = await keys.ready(ctx);
+  if (!hasKeys) return unavailable("keys_unknown", "The issuer's keys could not be fetched.");
 
+  const { changes } = keys;
   const verdict = await verifier.verify(token, now());
   if (!("refused" in verdict) || verdict.refused.reason !== "unknown_key") return verdict;
+  // They may have come meanwhile, by a push or for another request.
+  if (keys.changes !== changes) return verifier.verify(token, now());
   switch (await keys.renewForUnknownKey(ctx)) {
     case "renewed":
       return verifier.verify(token, now());

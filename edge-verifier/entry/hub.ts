@@ -30,22 +30,22 @@ export class RevocationHub extends DurableObject<Env> {
   }
 }
 
-/** No head is longer (MAX_HEAD_BYTES in shared/src/revocation/head.rs). */
-const MAX_HEAD_BYTES = 256 * 1024;
+/** None is longer (MAX_HEAD_BYTES in shared/src/revocation/head.rs, MAX_KEY_STATEMENT_BYTES in shared/src/key_statement.rs). */
+const MAX_KIB = { head: 256, keys: 96 };
 
-/** `PUT /_countersign/hub/head`: lets the issuer through to the hub, and nobody else. What it brings, the hub checks. */
-export async function pushHead(request: Request, env: Env): Promise<Response> {
+/** `PUT /_countersign/hub/head` and `…/keys`: lets the issuer through to the hub, and nobody else. What it brings, the hub checks. */
+export async function push(what: keyof typeof MAX_KIB, request: Request, env: Env): Promise<Response> {
   if (request.method !== "PUT") {
-    return problem(405, "method_not_allowed", "The hub takes heads by PUT.", { allow: "PUT" });
+    return problem(405, "method_not_allowed", "The hub takes heads and key statements by PUT.", { allow: "PUT" });
   }
   if (!env.HUB_PUSH_SECRET) return problem(503, "misconfigured", "HUB_PUSH_SECRET is not set.");
   if (!(await isEqual(request.headers.get("authorization") ?? "", `Bearer ${env.HUB_PUSH_SECRET}`))) {
     return problem(401, "unauthorized", "The push secret is missing or wrong.", { "www-authenticate": "Bearer" });
   }
-  if (Number(request.headers.get("content-length") ?? Infinity) > MAX_HEAD_BYTES) {
-    return problem(413, "payload_too_large", "A head has at most 256 KiB and says its length.");
+  if (Number(request.headers.get("content-length") ?? Infinity) > MAX_KIB[what] * 1024) {
+    return problem(413, "payload_too_large", `What is pushed here has at most ${MAX_KIB[what]} KiB and says its length.`);
   }
-  return env.REVOCATION_HUB.get(env.REVOCATION_HUB.idFromName("global")).fetch("https://hub/head", request);
+  return env.REVOCATION_HUB.get(env.REVOCATION_HUB.idFromName("global")).fetch(`https://hub/${what}`, request);
 }
 
 /** Compares in a time that depends on neither value: digests have one length. */

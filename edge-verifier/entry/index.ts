@@ -2,7 +2,7 @@
 
 import { problem } from "./answers.ts";
 import { gateway, health } from "./gateway.ts";
-import { pushHead } from "./hub.ts";
+import { push } from "./hub.ts";
 import type { Env } from "./settings.ts";
 
 export { RevocationHub } from "./hub.ts";
@@ -15,7 +15,9 @@ export default {
       case "/_countersign/health":
         return health(env, ctx);
       case "/_countersign/hub/head":
-        return pushHead(request, env);
+        return push("head", request, env);
+      case "/_countersign/hub/keys":
+        return push("keys", request, env);
       default:
         return problem(404, "not_found", "The edge verifier has no such path.");
     }

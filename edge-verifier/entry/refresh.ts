@@ -33,3 +33,8 @@ export function alarm(event: string, detail: unknown): void {
   const message = detail instanceof Error ? detail.message : String(detail);
   console.error(JSON.stringify({ level: "ERROR", event, message }));
 }
+
+/** Says on the log what an operator may want to count. */
+export function note(event: string, message: string): void {
+  console.warn(JSON.stringify({ level: "WARN", event, message }));
+}

@@ -1,5 +1,7 @@
-// What is revoked: held in the isolate, kept current by a question to the hub that is always open, off the request path.
+// What is revoked: held in the isolate, kept current by a question to the hub that is always open, off the request path. The answers bring new
+// keys, too.
 
+import type { KeyFeed } from "./keys.ts";
 import { SingleFlight, alarm } from "./refresh.ts";
 import type { Env, Settings } from "./settings.ts";
 import type { Verifier } from "./verifier.ts";
@@ -20,23 +22,29 @@ const RETRY_MS = 250;
 const KV_WAIT_MS = 5_000;
 /** How long KV may answer from a location's cache. */
 const KV_CACHE_SECONDS = 60;
+/** How long after a key statement was refused to ask for it again. */
+const REFUSED_KEYS_MS = 10_000;
 
 export class RevocationFeed {
   readonly #verifier: Verifier;
   readonly #hub: DurableObjectNamespace;
   readonly #objects: KVNamespace;
   readonly #flight = new SingleFlight(WAIT_MS);
-  readonly #keys: string;
-  #keysLoaded: Promise<void> | undefined;
+  readonly #keys: KeyFeed;
+  readonly #headKeys: string;
+  #headKeysLoaded: Promise<void> | undefined;
+  #keysRefusedAt = -Infinity;
   /** When, by our clock, what we hold was last known to be all there is; durations only, so no two clocks are compared. */
   #currentAt = -Infinity;
   #loopUntil = -Infinity;
 
-  constructor(verifier: Verifier, settings: Settings, env: Env) {
+  /** `keys` gets the key statements that come with the answers. */
+  constructor(verifier: Verifier, settings: Settings, env: Env, keys: KeyFeed) {
     this.#verifier = verifier;
+    this.#keys = keys;
     this.#hub = env.REVOCATION_HUB;
     this.#objects = env.REVOCATION_OBJECTS;
-    this.#keys = settings.revocationKeys;
+    this.#headKeys = settings.revocationKeys;
   }
 
   /** Milliseconds since our knowledge was current; Infinity before we have any. */
@@ -77,13 +85,19 @@ export class RevocationFeed {
   /** One question, kept open up to `waitMs`. Whether we now hold what the hub holds. */
   async #ask(waitMs: number): Promise<boolean> {
     try {
-      await (this.#keysLoaded ??= this.#verifier.loadKeys("heads", this.#keys));
+      await (this.#headKeysLoaded ??= this.#verifier.loadKeys("heads", this.#headKeys));
       const known = this.#verifier.head();
       const question = new URLSearchParams({
         epoch: String(known?.epoch ?? 0),
         seq: String(known?.seq ?? 0),
         wait_ms: String(known === undefined ? 0 : waitMs),
       });
+      // Whoever doesn't say which keys they have isn't offered any: one that was refused would be offered again at once, for ever.
+      if (Date.now() - this.#keysRefusedAt > REFUSED_KEYS_MS) {
+        const held = this.#verifier.keyPosition();
+        question.set("key_epoch", String(held?.epoch ?? 0));
+        question.set("key_version", String(held?.version ?? 0));
+      }
       const stub = this.#hub.get(this.#hub.idFromName("global"));
       const response = await stub.fetch(`https://hub/head?${question}`, {
         signal: AbortSignal.timeout(waitMs + WAIT_MS),
@@ -92,12 +106,29 @@ export class RevocationFeed {
       const heardAt = Date.now() - Number(response.headers.get("x-countersign-age-ms") ?? Infinity);
       const body = await response.text();
       if (response.status !== 200) throw new Error(`the hub answered ${response.status}: ${body.slice(0, 200)}`);
-      await this.#adopt(body);
+      const [head = "", statement] = body.split("\n");
+      // Neither waits for the other, nor fails with it.
+      const taking = statement === undefined ? undefined : this.#takeKeys(statement);
+      try {
+        await this.#adopt(head);
+      } finally {
+        await taking;
+      }
       this.#currentAt = Math.max(this.#currentAt, heardAt);
+      this.#keys.noteHead(heardAt);
       return true;
     } catch (error) {
       alarm("revocation_refresh_failed", error);
       return false;
+    }
+  }
+
+  async #takeKeys(statement: string): Promise<void> {
+    try {
+      await this.#keys.take(statement);
+    } catch (error) {
+      this.#keysRefusedAt = Date.now();
+      alarm("key_statement_refused", error);
     }
   }
 

@@ -18,6 +18,9 @@ export interface VerifierExports {
   finish_head(handle: number, signatureIsValid: number): number;
   load_base(length: number): number;
   head(): number;
+  prepare_key_statement(length: number): number;
+  finish_key_statement(handle: number, signatureIsValid: number): number;
+  key_statement(): number;
   pending_key(handle: number): number;
   pending_signing_input(handle: number): number;
   pending_signature(handle: number): void;
@@ -53,10 +56,20 @@ export interface HeadInForce {
   readonly seq: number;
   /** Seconds since the Unix epoch. */
   readonly freshUntil: number;
+  /** The version of the key statement that goes with it, in the same epoch; undefined where the issuer makes none. */
+  readonly keys: number | undefined;
+}
+
+/** Where a key statement stands: a verifier never goes back. */
+export interface KeyPosition {
+  readonly epoch: number;
+  readonly version: number;
 }
 
 type Purpose = "tokens" | "heads";
 const PURPOSE: Record<Purpose, number> = { tokens: 0, heads: 1 };
+/** To `load_keys`: add what isn't there, replace nothing. */
+const MISSING_TOKEN_KEYS = 2;
 
 /** Longer tokens are cut: the core refuses from 8 KiB on, and need not see how much more there is. */
 const LONGEST_TOKEN_SEEN = 16 * 1024;
@@ -84,7 +97,37 @@ export class Verifier {
   async loadKeys(purpose: Purpose, jwks: string): Promise<void> {
     const count = this.#wasm.load_keys(PURPOSE[purpose], this.#write(jwks));
     if (count < 0) throw new Error(this.#output());
-    // The core has the new keys from here on, so their places must be filled before anything is awaited.
+    await this.#import(purpose, count);
+  }
+
+  /** Adds to the keys of tokens those of a JWK Set that aren't there; throws as `loadKeys` does. */
+  async addTokenKeys(jwks: string): Promise<void> {
+    const count = this.#wasm.load_keys(MISSING_TOKEN_KEYS, this.#write(jwks));
+    if (count < 0) throw new Error(this.#output());
+    await this.#import("tokens", count);
+  }
+
+  /** Takes a key statement (a JWS) into force, if it holds and is newer than the one that is. Whether it was; throws if it is refused. */
+  async adoptKeyStatement(jws: string): Promise<boolean> {
+    const handle = this.#wasm.prepare_key_statement(this.#write(jws));
+    if (handle < 0) throw new Error(this.#refusal().reason);
+    const valid = await this.#signatureHolds(handle, "heads");
+    const count = this.#wasm.finish_key_statement(handle, valid ? 1 : 0);
+    if (count < 0) throw new Error(this.#refusal().reason);
+    if (count > 0) await this.#import("tokens", count);
+    return count > 0;
+  }
+
+  /** Of the key statement in force. */
+  keyPosition(): KeyPosition | undefined {
+    if (this.#wasm.key_statement() < 0) return undefined;
+    const [epoch = NaN, version = NaN] = this.#output().split(" ").map(Number);
+    return { epoch, version };
+  }
+
+  /** Hands the core's `count` keys of a purpose to the host's crypto. */
+  async #import(purpose: Purpose, count: number): Promise<void> {
+    // The core has the new keys already, so their places must be filled before anything is awaited.
     const importing = Array.from({ length: count }, (_, index) => {
       this.#wasm.key(PURPOSE[purpose], index);
       return importKey(this.#output());
@@ -136,8 +179,8 @@ export class Verifier {
 
   head(): HeadInForce | undefined {
     if (this.#wasm.head() < 0) return undefined;
-    const [epoch = NaN, seq = NaN, freshUntil = NaN] = this.#output().split(" ").map(Number);
-    return { epoch, seq, freshUntil };
+    const [epoch = NaN, seq = NaN, freshUntil = NaN, keys] = this.#output().split(" ").map(Number);
+    return { epoch, seq, freshUntil, keys };
   }
 
   async #signatureHolds(handle: number, purpose: Purpose): Promise<boolean> {

@@ -20,18 +20,23 @@ export class FakeIssuer {
   headKey = makeKey("head-1");
   epoch = 1;
   seq = 0;
+  /** Of the newest key statement; 0: there is none, and heads name none. */
+  keyVersion = 0;
   /** How often the JWK Set was asked for. */
   jwksRequests = 0;
   /** Set to make the JWKS endpoint fail. */
   down = false;
+  /** How long it takes to answer. */
+  delayMs = 0;
   #server;
   #serial = 0n;
 
   static async start() {
     const issuer = new FakeIssuer();
-    issuer.#server = createServer((request, response) => {
+    issuer.#server = createServer(async (request, response) => {
       if (request.url !== "/.well-known/jwks.json") return response.writeHead(404).end();
       issuer.jwksRequests += 1;
+      if (issuer.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, issuer.delayMs));
       if (issuer.down) return response.writeHead(503).end();
       response.writeHead(200, { "content-type": "application/jwk-set+json" }).end(JSON.stringify(issuer.jwks()));
     });
@@ -87,6 +92,24 @@ export class FakeIssuer {
       delta: b64(delta(revoked, rules)),
       as_of: now,
       fresh_until: now + 300,
+      ...(this.keyVersion > 0 && { keys: this.keyVersion }),
+      ...changes,
+    };
+    return jws({ alg: "EdDSA", kid: key.kid, typ }, payload, key);
+  }
+
+  /** The next key statement, of `keys`. With any other option it is out of turn, for misbehaviour. */
+  keyStatement(options = {}) {
+    const { keys = [this.tokenKey], jwks = keys.map(publicJwk), key = this.headKey, typ = "jwk-set+jwt", ...changes } = options;
+    const inTurn = keys.length > 0 && Object.keys(options).every((name) => name === "keys");
+    if (inTurn) this.keyVersion += 1;
+    const payload = {
+      iss: this.url,
+      sub: this.url,
+      iat: nowSeconds(),
+      epoch: this.epoch,
+      version: this.keyVersion + (inTurn ? 0 : 1),
+      keys: jwks,
       ...changes,
     };
     return jws({ alg: "EdDSA", kid: key.kid, typ }, payload, key);

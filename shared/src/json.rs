@@ -70,6 +70,24 @@ impl<'a> Object<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
+/// `text` as a JSON string.
+#[cfg(feature = "builder")]
+pub(crate) fn quoted(text: &str) -> String {
+    use core::fmt::Write as _;
+
+    let mut json = String::with_capacity(text.len() + 2);
+    json.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => json.extend(['\\', character]),
+            '\0'..='\x1f' => _ = write!(json, "\\u{:04x}", character as u32),
+            _ => json.push(character),
+        }
+    }
+    json.push('"');
+    json
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,

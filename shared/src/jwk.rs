@@ -87,6 +87,14 @@ impl Jwk {
         }
     }
 
+    /// The key as it is published: a JWK with `kid` and `use` (RFC 7517 §4).
+    #[cfg(feature = "builder")]
+    pub fn to_public_json(&self) -> String {
+        let minimal = self.to_json();
+        let members = minimal.trim_start_matches('{');
+        format!(r#"{{"kid":{},"use":"sig",{members}"#, crate::json::quoted(&self.kid))
+    }
+
     /// `None`: a key of a kind that isn't ours to use, to be skipped (RFC 7517 §5).
     fn from_value(value: &Value<'_>) -> Result<Option<Self>, JwkError> {
         let object = value.as_object().ok_or(JwkError::Malformed)?;
@@ -163,7 +171,10 @@ impl KeySet {
         if jwks.len() > MAX_JWKS_BYTES {
             return Err(JwkError::TooLarge);
         }
-        let object = Object::parse(jwks).map_err(|_| JwkError::Malformed)?;
+        Self::from_object(&Object::parse(jwks).map_err(|_| JwkError::Malformed)?)
+    }
+
+    pub(crate) fn from_object(object: &Object<'_>) -> Result<Self, JwkError> {
         let values = object.get("keys").and_then(Value::as_array).ok_or(JwkError::Malformed)?;
         let mut keys: Vec<Jwk> = Vec::with_capacity(values.len());
         for value in values {
@@ -179,6 +190,15 @@ impl KeySet {
     /// The keys, in the order of the set.
     pub fn keys(&self) -> &[Jwk] {
         &self.keys
+    }
+
+    /// Takes up those of `others` whose `kid` none of these has.
+    pub fn add_missing(&mut self, others: Self) {
+        for key in others.keys {
+            if self.position(&key.kid).is_none() {
+                self.keys.push(key);
+            }
+        }
     }
 
     /// The place of the key called `kid`.

@@ -3,23 +3,13 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import * as glue from "../../build/verifier/countersign_edge_verifier_bg.js";
-import { Verifier } from "../../entry/verifier.ts";
 import { EMPTY_BASE, FakeIssuer } from "../fake-issuer.mjs";
 import { runVectors } from "../vectors.mjs";
+import { newVerifier } from "./support.mjs";
 
-const wasm = readFileSync(new URL("../../build/verifier/countersign_edge_verifier_bg.wasm", import.meta.url));
 const vectors = JSON.parse(
   readFileSync(new URL("../../../shared/tests/vectors/vectors.json", import.meta.url), "utf8"),
 );
-
-function newVerifier() {
-  const name = "./countersign_edge_verifier_bg.js";
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(wasm), { [name]: glue });
-  glue.__wbg_set_wasm(exports);
-  exports.__wbindgen_start();
-  return new Verifier(exports);
-}
 
 test("every vector gets its verdict", async () => {
   const { count, wrong } = await runVectors(newVerifier(), vectors, emptyHead(vectors.policy.issuer));

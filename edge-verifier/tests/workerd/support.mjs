@@ -21,6 +21,7 @@ export async function startWorld({ vars = {}, persist } = {}) {
       ...vars,
     },
   });
+  let beating;
   const world = {
     issuer,
     upstream,
@@ -37,6 +38,12 @@ export async function startWorld({ vars = {}, persist } = {}) {
         headers: { authorization: `Bearer ${secret}`, "content-type": "application/jose", ...headers },
         body: head,
       }),
+    pushKeys: (statement, { secret = PUSH_SECRET, headers = {} } = {}) =>
+      fetch(`${edge.url}/_countersign/hub/keys`, {
+        method: "PUT",
+        headers: { authorization: `Bearer ${secret}`, "content-type": "application/jose", ...headers },
+        body: statement,
+      }),
     putObject: (name, bytes) =>
       fetch(
         `${edge.kvApiBase}/storage/kv/namespaces/${edge.kvNamespaceId}/values/${encodeURIComponent(`base/${name}`)}`,
@@ -48,7 +55,12 @@ export async function startWorld({ vars = {}, persist } = {}) {
       const pushed = await world.push(issuer.head());
       if (pushed.status !== 200) throw new Error(`first head: ${pushed.status} ${await pushed.text()}`);
     },
+    /** Pushes a head each second from now on, as the issuer does. */
+    beat() {
+      beating = setInterval(() => world.push(issuer.head()).then((response) => response.text()).catch(() => undefined), 1_000);
+    },
     async stop() {
+      clearInterval(beating);
       await Promise.all([edge.stop(), upstream.stop(), issuer.stop()]);
     },
   };

@@ -10,12 +10,16 @@ mod slots;
 
 use std::cell::RefCell;
 
+use countersign_shared::key_statement::{PreparedKeyStatement, Succession};
 use countersign_shared::oauth::challenge;
 use countersign_shared::revocation::{
     Base, Delta, FormatError, Head, HeadError, PreparedHead, RevokedSet, hex,
 };
 use countersign_shared::verify::Audiences;
-use countersign_shared::{KeySet, Policy, Prepared, Refusal, Signature, UnixTime, prepare as prepare_token};
+use countersign_shared::{
+    KeySet, KeyStatement, KeyStatementError, Policy, Prepared, Refusal, Signature, UnixTime,
+    prepare as prepare_token,
+};
 use slots::Slots;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -27,6 +31,8 @@ struct Verifier {
     policy: Option<Policy>,
     token_keys: KeySet,
     head_keys: KeySet,
+    /// The newest key statement that was taken into force.
+    key_statement: Option<KeyStatement>,
     pending: Slots<Pending>,
     /// The newest head whose base is loaded, and the set they make.
     current: Option<(Head, RevokedSet)>,
@@ -38,6 +44,7 @@ struct Verifier {
 enum Pending {
     Token(Prepared),
     Head(PreparedHead),
+    Keys(PreparedKeyStatement),
 }
 
 thread_local! {
@@ -109,15 +116,18 @@ pub fn add_audience(length: usize) -> i32 {
     })
 }
 
-/// Replaces the keys of one purpose by the JWK Set in the input: tokens (0) or heads (1). The number of keys, or −1 with the
-/// reason in the output; then the keys stay as they were.
+/// Replaces the keys of one purpose by the JWK Set in the input: tokens (0) or heads (1); or adds to those of tokens the ones that aren't there
+/// (2). The number of keys of that purpose, or −1 with the reason in the output; then the keys stay as they were.
 #[wasm_bindgen]
 pub fn load_keys(purpose: u32, length: usize) -> i32 {
     with(|verifier| match KeySet::parse(verifier.input.get(..length).unwrap_or_default()) {
         Ok(keys) => {
-            let count = keys.keys().len();
-            *verifier.keys(purpose) = keys;
-            i32::try_from(count).unwrap_or(i32::MAX)
+            match purpose {
+                0 => verifier.token_keys = keys,
+                1 => verifier.head_keys = keys,
+                _ => verifier.token_keys.add_missing(keys),
+            }
+            verifier.count(purpose)
         }
         Err(error) => {
             verifier.output = error.to_string().into_bytes();
@@ -197,6 +207,7 @@ pub fn pending_key(handle: usize) -> usize {
     with(|verifier| match verifier.pending.get(handle) {
         Some(Pending::Token(token)) => token.key_index(),
         Some(Pending::Head(head)) => head.key_index(),
+        Some(Pending::Keys(keys)) => keys.key_index(),
         None => usize::MAX,
     })
 }
@@ -209,6 +220,7 @@ pub fn pending_signing_input(handle: usize) -> usize {
         match pending.get(handle) {
             Some(Pending::Token(token)) => token.signing_input(input).len(),
             Some(Pending::Head(head)) => head.signing_input(input).len(),
+            Some(Pending::Keys(keys)) => keys.signing_input(input).len(),
             None => 0,
         }
     })
@@ -221,6 +233,7 @@ pub fn pending_signature(handle: usize) {
         verifier.output = match verifier.pending.get(handle) {
             Some(Pending::Token(token)) => token.signature().to_vec(),
             Some(Pending::Head(head)) => head.signature().to_vec(),
+            Some(Pending::Keys(keys)) => keys.signature().to_vec(),
             None => Vec::new(),
         };
     });
@@ -282,19 +295,74 @@ pub fn load_base(length: usize) -> i32 {
     })
 }
 
-/// Puts `epoch seq fresh_until` of the head in force into the output. −1: none is.
+/// Puts `epoch seq fresh_until` of the head in force into the output, and `keys` where it names a key statement. −1: none is.
 #[wasm_bindgen]
 pub fn head() -> i32 {
     with(|verifier| {
         let Some((head, _)) = &verifier.current else { return -1 };
-        verifier.output = format!("{} {} {}", head.epoch, head.seq, head.fresh_until.0).into_bytes();
+        let keys = head.keys.map_or_else(String::new, |version| format!(" {version}"));
+        verifier.output = format!("{} {} {}{keys}", head.epoch, head.seq, head.fresh_until.0).into_bytes();
+        0
+    })
+}
+
+// ---- Keys that are pushed
+
+/// First step, on the key statement in the input: a handle, or −1 with the reason in the output.
+#[wasm_bindgen]
+pub fn prepare_key_statement(length: usize) -> i32 {
+    with(|verifier| {
+        match KeyStatement::prepare(verifier.input.get(..length).unwrap_or_default(), &verifier.head_keys) {
+            Ok(prepared) => verifier.pending.put(Pending::Keys(prepared)),
+            Err(refusal) => verifier.refuse(refusal),
+        }
+    })
+}
+
+/// Takes the key statement into force: its keys replace all keys of tokens, wherever these are from. Their number; 0: it is the one that is in force; −1:
+/// refused, with the reason in the output, and everything stays as it was. Frees the handle.
+#[wasm_bindgen]
+pub fn finish_key_statement(handle: usize, signature_is_valid: bool) -> i32 {
+    with(|verifier| {
+        let Some(Pending::Keys(prepared)) = verifier.pending.take(handle) else {
+            return verifier.refuse_for("not_prepared");
+        };
+        let Some(policy) = &verifier.policy else { return verifier.refuse_for("not_configured") };
+        let statement = match prepared.finish(signature(signature_is_valid), &policy.issuer) {
+            Ok(statement) => statement,
+            Err(KeyStatementError::Refused(refusal)) => return verifier.refuse(refusal),
+            Err(error) => return verifier.refuse_for(&error.to_string()),
+        };
+        match statement.succession(verifier.key_statement.as_ref()) {
+            Succession::Newer => {
+                verifier.token_keys = statement.keys.clone();
+                verifier.key_statement = Some(statement);
+                verifier.count(0)
+            }
+            Succession::Same => 0,
+            Succession::Older => verifier.refuse_for("older_key_statement"),
+            Succession::Conflicting => verifier.refuse_for("conflicting_key_statement"),
+        }
+    })
+}
+
+/// Puts `epoch version` of the key statement in force into the output. −1: none is.
+#[wasm_bindgen]
+pub fn key_statement() -> i32 {
+    with(|verifier| {
+        let Some(statement) = &verifier.key_statement else { return -1 };
+        verifier.output = format!("{} {}", statement.epoch, statement.version).into_bytes();
         0
     })
 }
 
 impl Verifier {
-    fn keys(&mut self, purpose: u32) -> &mut KeySet {
-        if purpose == 0 { &mut self.token_keys } else { &mut self.head_keys }
+    const fn keys(&self, purpose: u32) -> &KeySet {
+        if purpose == 1 { &self.head_keys } else { &self.token_keys }
+    }
+
+    fn count(&self, purpose: u32) -> i32 {
+        i32::try_from(self.keys(purpose).keys().len()).unwrap_or(i32::MAX)
     }
 
     fn input_text(&self, length: usize) -> Option<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use countersign_shared::revocation::{Head, build_base, encode_delta, hex};
-use countersign_shared::{Coordinate, Shard, UnixTime};
+use countersign_shared::{Coordinate, KeySet, KeyStatement, Shard, UnixTime};
 
 use crate::domain::signing_key::HEAD_SECONDS;
 use crate::domain::tenant::MAX_LIFETIME_SECONDS;
@@ -108,8 +108,15 @@ impl Delta {
     }
 }
 
-/// The payload of the head for `position`; `as_of` is from before the database was read. `None` without a base.
-pub(super) fn head(issuer: &str, position: &Position, delta: &Delta, as_of: UnixTime) -> Option<String> {
+/// The payload of the head for `position`; `as_of` is from before the database was read, `keys` the version of the key statement of its epoch. `None`
+/// without a base.
+pub(super) fn head(
+    issuer: &str,
+    position: &Position,
+    delta: &Delta,
+    keys: Option<u64>,
+    as_of: UnixTime,
+) -> Option<String> {
     let (_, base) = position.base?;
     let head = Head {
         issuer: issuer.to_owned(),
@@ -119,8 +126,20 @@ pub(super) fn head(issuer: &str, position: &Position, delta: &Delta, as_of: Unix
         delta: delta.encoded.clone(),
         as_of,
         fresh_until: as_of.plus(FRESH_SECONDS),
+        keys,
     };
     Some(head.payload())
+}
+
+/// The payload of the statement of `keys`, at its place in the order.
+pub(super) fn key_statement(
+    issuer: &str,
+    (epoch, version): (u64, u64),
+    keys: &KeySet,
+    issued_at: UnixTime,
+) -> String {
+    let keys = keys.clone();
+    KeyStatement { issuer: issuer.to_owned(), epoch, version, issued_at, keys }.payload()
 }
 
 #[cfg(test)]

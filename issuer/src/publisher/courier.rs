@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::sinks::{Artifact, Sink, SinkError};
+use super::sinks::{Artifact, Receipt, Sink, SinkError};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -29,8 +29,10 @@ pub(super) struct Delivery {
     pub(super) failing_since: Option<Instant>,
     /// How often they worked again after having failed.
     pub(super) recoveries: u64,
-    /// Epoch and seq of the newer head for which the hub refused the last one.
+    /// Epoch and seq (of key statements: version) of the newer one for which the hub refused the last.
     pub(super) superseded_by: Option<(u64, u64)>,
+    /// What was said when the newest was taken.
+    pub(super) receipt: Receipt,
 }
 
 /// A courier at work: put parcels in, watch them arrive. Dropped, it stops.
@@ -69,7 +71,7 @@ async fn run(
             let Some(parcel) = inbox.borrow_and_update().clone() else { break };
             let outcome = sink.deliver(&parcel.artifact).await;
             match outcome {
-                Ok(()) => {
+                Ok(receipt) => {
                     let recovered = failure.take().is_some();
                     if recovered {
                         info!(sink = sink.name(), "publishing works again");
@@ -78,6 +80,7 @@ async fn run(
                         delivery.delivered = parcel.number;
                         delivery.failing_since = None;
                         delivery.superseded_by = None;
+                        delivery.receipt = receipt;
                         delivery.recoveries += u64::from(recovered);
                     });
                     break;

@@ -22,6 +22,7 @@ pub(super) struct Task {
     pub(super) app: Arc<App>,
     pub(super) objects: Arc<dyn Sink>,
     pub(super) heads: Arc<dyn Sink>,
+    pub(super) keys: Arc<dyn Sink>,
 }
 
 /// Why a term ended.

@@ -1,8 +1,9 @@
-//! Carrying revocations to the edge.
+//! Carrying revocations to the edge, and keys.
 //!
 //! One leader among all issuers ([`leader`]) reads the outbox, gives its rows their order, and makes of them base objects and heads
 //! ([`artifacts`]). Couriers ([`courier`]), one for each sink ([`sinks`]), bring these where they belong and try until they have. An
 //! object is in its store before a head names it. What is in the outbox is published sooner or later, whoever is restarted meanwhile.
+//! Whenever the published keys change the leader makes a statement of them, too, and brings it to the hub.
 
 mod artifacts;
 mod courier;
@@ -36,8 +37,9 @@ pub fn start(app: &Arc<App>, config: &config::Publisher) -> Result<Publisher, re
         .redirect(reqwest::redirect::Policy::none()) // the secrets are for one address
         .build()?;
     let objects = Arc::new(sinks::KvStore::new(client.clone(), &config.kv));
-    let heads = Arc::new(sinks::Hub::new(client, config));
-    let task = leader::Task { app: app.clone(), objects, heads };
+    let heads = Arc::new(sinks::Hub::heads(client.clone(), config));
+    let keys = Arc::new(sinks::Hub::keys(client, config));
+    let task = leader::Task { app: app.clone(), objects, heads, keys };
     Ok(Publisher { stop, leader: tokio::spawn(task.run(stopping)) })
 }
 

@@ -1,19 +1,19 @@
-//! Where artifacts go: objects to Workers KV, heads to the hub.
+//! Where artifacts go: objects to Workers KV, heads and key statements to the hub.
 
 use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::config::{self, Secret};
 
 /// How long storing an object may take: it can have megabytes.
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long pushing a head may take. While one hangs no other is sent, and knowledge at the edge grows old.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a push to the hub may take. While one hangs no other is sent, and knowledge at the edge grows old.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Something to deliver.
 #[derive(Debug)]
@@ -22,6 +22,15 @@ pub(super) enum Artifact {
     Object(String, Vec<u8>),
     /// A signed head.
     Head(String),
+    /// A signed key statement.
+    Keys(String),
+}
+
+/// What the place said when it took it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Receipt {
+    /// Epoch and version of the key statement that the hub holds. Only heads are answered with it.
+    pub(super) keys: Option<(u64, u64)>,
 }
 
 /// A place for artifacts.
@@ -30,7 +39,7 @@ pub(super) trait Sink: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Delivers `artifact`; whatever arrives twice does no harm.
-    fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<(), SinkError>>;
+    fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<Receipt, SinkError>>;
 }
 
 /// Why a delivery failed.
@@ -38,11 +47,11 @@ pub(super) trait Sink: Send + Sync + 'static {
 pub(super) enum SinkError {
     /// Worth trying again: no connection, or an answer other than the expected one.
     Failed(String),
-    /// The hub holds a newer head than this one.
+    /// The hub holds a newer head, or key statement, than this one.
     Superseded {
-        /// Of the head it holds.
+        /// Of the one it holds.
         epoch: u64,
-        /// Of the head it holds.
+        /// Of the one it holds; of a key statement, its version.
         seq: u64,
     },
 }
@@ -52,7 +61,7 @@ impl fmt::Display for SinkError {
         match self {
             Self::Failed(cause) => f.write_str(cause),
             Self::Superseded { epoch, seq } => {
-                write!(f, "it holds the newer head (epoch {epoch}, seq {seq})")
+                write!(f, "it holds a newer one (epoch {epoch}, {seq})")
             }
         }
     }
@@ -78,52 +87,79 @@ impl Sink for KvStore {
         "kv"
     }
 
-    fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<(), SinkError>> {
+    fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<Receipt, SinkError>> {
         Box::pin(async move {
             let Artifact::Object(name, bytes) = artifact else {
-                return Err(SinkError::Failed("heads don't go through KV".into()));
+                return Err(SinkError::Failed("only objects go through KV".into()));
             };
             let url = format!("{}{}", self.values, name.replace('/', "%2F"));
             let mut request = self.client.put(url).header(CONTENT_TYPE, "application/octet-stream");
             if let Some(token) = &self.token {
                 request = request.bearer_auth(token.expose());
             }
-            send(request.timeout(OBJECT_TIMEOUT).body(bytes.clone())).await
+            send(request.timeout(OBJECT_TIMEOUT).body(bytes.clone())).await?;
+            Ok(Receipt::default())
         })
     }
 }
 
-/// The revocation hub at the edge.
+/// One of the two doors of the revocation hub at the edge.
 pub(super) struct Hub {
+    name: &'static str,
     client: Client,
     url: Url,
     secret: Secret,
 }
 
 impl Hub {
-    pub(super) fn new(client: Client, config: &config::Publisher) -> Self {
+    /// The door for heads.
+    pub(super) fn heads(client: Client, config: &config::Publisher) -> Self {
+        Self::new("hub", "head", client, config)
+    }
+
+    /// The door for key statements.
+    pub(super) fn keys(client: Client, config: &config::Publisher) -> Self {
+        Self::new("hub_keys", "keys", client, config)
+    }
+
+    fn new(name: &'static str, door: &str, client: Client, config: &config::Publisher) -> Self {
         let mut url = config.hub_url.clone();
-        let path = format!("{}/_countersign/hub/head", url.path().trim_end_matches('/'));
+        let path = format!("{}/_countersign/hub/{door}", url.path().trim_end_matches('/'));
         url.set_path(&path);
-        Self { client, url, secret: config.hub_push_secret.clone() }
+        Self { name, client, url, secret: config.hub_push_secret.clone() }
     }
 }
 
 impl Sink for Hub {
     fn name(&self) -> &'static str {
-        "hub"
+        self.name
     }
 
-    fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<(), SinkError>> {
+    fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<Receipt, SinkError>> {
         Box::pin(async move {
-            let Artifact::Head(jws) = artifact else {
-                return Err(SinkError::Failed("the hub takes heads only".into()));
+            let (Artifact::Head(jws) | Artifact::Keys(jws)) = artifact else {
+                return Err(SinkError::Failed("the hub takes no objects".into()));
             };
             let request =
-                self.client.put(self.url.clone()).timeout(HEAD_TIMEOUT).bearer_auth(self.secret.expose());
-            send(request.header(CONTENT_TYPE, "application/jose").body(jws.clone())).await
+                self.client.put(self.url.clone()).timeout(PUSH_TIMEOUT).bearer_auth(self.secret.expose());
+            let response = send(request.header(CONTENT_TYPE, "application/jose").body(jws.clone())).await?;
+            // It is there; what else the answer says is good to know. A hub of before there were key statements says nothing.
+            let taken = response.json::<Taken>().await.unwrap_or_default();
+            Ok(Receipt { keys: taken.keys.map(|keys| (keys.epoch, keys.version)) })
         })
     }
+}
+
+/// The hub's answer to a head, as far as it matters here.
+#[derive(Default, Deserialize)]
+struct Taken {
+    keys: Option<KeyPosition>,
+}
+
+#[derive(Deserialize)]
+struct KeyPosition {
+    epoch: u64,
+    version: u64,
 }
 
 /// The hub's error body, as far as it matters here.
@@ -135,17 +171,18 @@ struct Conflict {
 #[derive(Deserialize)]
 struct ConflictDetails {
     epoch: u64,
+    #[serde(alias = "version")]
     seq: u64,
 }
 
-async fn send(request: RequestBuilder) -> Result<(), SinkError> {
+async fn send(request: RequestBuilder) -> Result<Response, SinkError> {
     // Without the URL: it is known, and may say more than a log should.
     let failed = |error: reqwest::Error| {
         SinkError::Failed(error.without_url().to_string().chars().take(200).collect())
     };
     let response = request.send().await.map_err(failed)?;
     match response.status() {
-        status if status.is_success() => Ok(()),
+        status if status.is_success() => Ok(response),
         StatusCode::CONFLICT => {
             let Conflict { details } = response.json().await.map_err(failed)?;
             Err(SinkError::Superseded { epoch: details.epoch, seq: details.seq })

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_shared::UnixTime;
+use countersign_shared::key_statement::{KEY_STATEMENT_TYPE, MAX_KEY_STATEMENT_BYTES};
 use countersign_shared::revocation::{HEAD_TYPE, MAX_HEAD_BYTES};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
@@ -15,6 +17,7 @@ use super::courier::Courier;
 use super::leader::{Ended, Task};
 use super::sinks::Artifact;
 use crate::clock;
+use crate::keys::Keys;
 use crate::storage::outbox::{Leadership, Position};
 
 /// A head is signed again this often, with a new `as_of`, whether or not anything changed. With the hub's three seconds at most for
@@ -32,6 +35,10 @@ pub(super) struct Term<'t> {
     leadership: Leadership,
     objects: Courier,
     heads: Courier,
+    keys: Courier,
+    /// Tells when the keys have changed.
+    ring: watch::Receiver<Arc<Keys>>,
+    stated: Option<Stated>,
     position: Position,
     delta: Delta,
     /// The base that this term has stored.
@@ -55,6 +62,14 @@ struct Upcoming {
     artifact: Arc<Artifact>,
 }
 
+/// The key statement that was sent last.
+struct Stated {
+    /// Its epoch and version.
+    position: (u64, u64),
+    parcel: u64,
+    artifact: Arc<Artifact>,
+}
+
 impl<'t> Term<'t> {
     pub(super) async fn begin(task: &'t Task, mut leadership: Leadership) -> Result<Self, Ended> {
         let position = leadership.position().await?;
@@ -63,6 +78,9 @@ impl<'t> Term<'t> {
             leadership,
             objects: Courier::start(task.objects.clone()),
             heads: Courier::start(task.heads.clone()),
+            keys: Courier::start(task.keys.clone()),
+            ring: task.app.keys.subscribe(),
+            stated: None,
             position,
             delta: Delta::default(),
             base: None,
@@ -125,6 +143,9 @@ impl<'t> Term<'t> {
                     return Ok(());
                 }
                 () = sleep_until(published + HEARTBEAT) => return Ok(()),
+                // The ring lives as long as the process.
+                Ok(()) = self.ring.changed() => return Ok(()),
+                news = self.keys.delivery.changed() => news.map_err(|_| Ended::Courier)?,
                 news = self.objects.delivery.changed() => {
                     news.map_err(|_| Ended::Courier)?;
                     if self.put_base_in_force().await? {
@@ -161,8 +182,47 @@ impl<'t> Term<'t> {
         if self.upcoming.is_none() && self.delta.calls_for_base(self.base_made.elapsed()) {
             self.make_base().await?;
         }
+        self.state_keys().await;
         _ = self.send_head(as_of).await;
         Ok(())
+    }
+
+    /// Sends a statement of the keys, unless the newest was sent already.
+    async fn state_keys(&mut self) {
+        let keys = match self.task.app.keys.fresh().await {
+            Ok(keys) => keys,
+            Err(error) => {
+                error!("the keys can't be read, so the edge isn't told of new ones: {error}");
+                return;
+            }
+        };
+        _ = self.ring.borrow_and_update();
+        let position = (self.position.epoch, keys.version);
+        if self.stated.as_ref().is_some_and(|stated| stated.position == position) {
+            return;
+        }
+        let issuer = self.task.app.issuer_url.as_str();
+        let payload = artifacts::key_statement(issuer, position, &keys.tokens.published.keys, clock::now());
+        match self.task.app.keys.sign_head(KEY_STATEMENT_TYPE, payload.into_bytes()).await {
+            Ok(jws) if jws.len() > MAX_KEY_STATEMENT_BYTES => {
+                error!(
+                    bytes = jws.len(),
+                    "there are too many keys for the edge to be told of them: retire some"
+                );
+            }
+            Ok(jws) => {
+                let artifact = Arc::new(Artifact::Keys(jws));
+                let parcel = self.keys.send(artifact.clone());
+                self.stated = Some(Stated { position, parcel, artifact });
+            }
+            Err(error) => error!("the key statement can't be signed: {error}"),
+        }
+    }
+
+    /// The version of the key statement that goes with heads of this epoch.
+    fn stated_version(&self) -> Option<u64> {
+        let (epoch, version) = self.stated.as_ref()?.position;
+        (epoch == self.position.epoch).then_some(version)
     }
 
     /// Signs and sends the head; its parcel's number. Before the first base was stored there is none.
@@ -170,7 +230,8 @@ impl<'t> Term<'t> {
         // A clock that was set back must not make every heartbeat look like an old one.
         self.as_of = if as_of < self.as_of { self.as_of.plus(1) } else { as_of };
         let issuer = self.task.app.issuer_url.as_str();
-        let payload = artifacts::head(issuer, &self.position, &self.delta, self.as_of)?;
+        let keys = self.stated_version();
+        let payload = artifacts::head(issuer, &self.position, &self.delta, keys, self.as_of)?;
         match self.task.app.keys.sign_head(HEAD_TYPE, payload.into_bytes()).await {
             Ok(jws) if jws.len() > MAX_HEAD_BYTES => {
                 error!(bytes = jws.len(), "the head is too long to be pushed until a new base can be stored");
@@ -243,6 +304,13 @@ impl<'t> Term<'t> {
                 self.objects.send(base.clone());
             }
         }
+        // So does a hub that has lost its keys.
+        let arrived = self.keys.delivery.borrow().delivered;
+        if let Some(stated) = self.stated.as_mut().filter(|stated| stated.parcel <= arrived)
+            && delivery.receipt.keys < Some(stated.position)
+        {
+            stated.parcel = self.keys.send(stated.artifact.clone());
+        }
         let Some((epoch, seq)) = delivery.superseded_by else { return Ok(()) };
         if (epoch, seq) < (self.position.epoch, self.position.seq) {
             return Ok(()); // the answer to a head that was followed by another
@@ -255,7 +323,7 @@ impl<'t> Term<'t> {
                 epoch = self.position.epoch,
                 seq = self.position.seq,
                 "the hub holds a head that this database didn't make: it looks restored from a backup. Nothing is published until an \
-                 operator raises epoch in publisher_state above the hub's"
+                 operator runs `countersign recover`"
             );
         }
         Err(Ended::Superseded)
@@ -269,7 +337,11 @@ impl<'t> Term<'t> {
     }
 
     fn report(&self) {
-        let sinks = [(&self.objects, &self.task.objects), (&self.heads, &self.task.heads)];
+        let sinks = [
+            (&self.objects, &self.task.objects),
+            (&self.heads, &self.task.heads),
+            (&self.keys, &self.task.keys),
+        ];
         let failing = sinks.iter().filter_map(|(courier, sink)| {
             courier.delivery.borrow().failing_since.map(|since| (sink.name(), since))
         });

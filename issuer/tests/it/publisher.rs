@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_shared::{Coordinate, Jti, Serial, Shard, UnixTime};
+use countersign_shared::{Algorithm, Coordinate, Jti, Jwk, KeySet, Serial, Shard, UnixTime};
 use serde_json::Value;
 
+use crate::support::cli::Cli;
 use crate::support::edge::{Edge, Mood};
 use crate::support::issuer::claims;
 use crate::support::proxy::{Line, Proxy};
@@ -345,10 +346,29 @@ async fn a_hub_ahead_of_the_database_raises_the_alarm() {
 
     // The operator's answer.
     edge.set_hub(Mood::Fine);
-    issuer.database.execute("update publisher_state set epoch = 2").await;
+    let before = issuer.token(&issuer.administrator).await;
+    let serials = "select max(next_serial) from serial_shards";
+    let leased: i64 = issuer.database.value(serials).await;
+    let recover = ["recover", "--restored-from-backup", "--reason", "a test", "--json"];
+    let said: Value =
+        serde_json::from_str(&Cli::new(&issuer.database.url).run(&recover).expect_success()).unwrap();
+    let epoch = said["epoch"].as_u64().unwrap();
+    assert!(epoch > 1_700_000_000, "above that of any recovery before: {epoch}");
+    assert!(!issuer.is_active(&issuer.administrator, &before).await, "it may have been revoked");
     let revoked = revoke_one(&issuer).await;
     edge.refuses(revoked).await;
-    assert_eq!(edge.heads().last().unwrap().head.epoch, 2);
+    let heads = edge.heads();
+    assert_eq!(heads.last().unwrap().head.epoch, epoch);
+    let now: i64 = issuer.database.value(serials).await;
+    assert!(now >= leased + (1 << 30), "{leased} {now}: no serial is issued twice");
+    let row = &issuer.database.audit("system.recovered").await[0];
+    assert_eq!((&row["reason"], &row["epoch"]), (&"a test".into(), &epoch.into()));
+    // And again: each time above the last.
+    let said: Value =
+        serde_json::from_str(&Cli::new(&issuer.database.url).run(&recover).expect_success()).unwrap();
+    assert!(said["epoch"].as_u64().unwrap() > epoch);
+    let half = Cli::new(&issuer.database.url).run(&["recover", "--reason", "a test"]);
+    assert_eq!(half.code(), Some(2), "{}", half.stderr());
 }
 
 #[tokio::test]
@@ -377,4 +397,80 @@ async fn a_stop_does_not_wait_for_an_edge_that_is_away() {
     assert!(started.elapsed() < Duration::from_secs(2));
     let waiting: i64 = issuer.database.value("select count(*) from revocation_outbox").await;
     assert_eq!(waiting, 1, "it is in the outbox");
+}
+
+#[tokio::test]
+async fn the_keys_are_at_the_edge_before_they_sign() {
+    let (edge, issuer) = start().await;
+    let cli = edge.configure(Cli::new(&issuer.database.url));
+    let published = async || {
+        let jwks = issuer.get("/.well-known/jwks.json").send().await.unwrap().bytes().await.unwrap();
+        KeySet::parse(&jwks).unwrap()
+    };
+    let first = eventually("a key statement", 5, async || edge.keys().pop()).await;
+    assert_eq!(first.keys, published().await);
+    let named = async || edge.heads().last().unwrap().head.keys;
+    eventually("heads name it", 5, async || (named().await == Some(first.version)).then_some(())).await;
+
+    let rotated: Value =
+        serde_json::from_str(&cli.run(&["keys", "rotate", "--json"]).expect_success()).unwrap();
+    assert_eq!(rotated["key"]["state"], "pending", "it doesn't sign for minutes");
+    let kids = |keys: &KeySet| keys.keys().iter().map(|key| key.kid().to_owned()).collect::<Vec<_>>();
+    let kid = |place: &str| rotated[place]["kid"].as_str().unwrap().to_owned();
+    let second = eventually("the new key", 2, async || {
+        edge.keys().pop().filter(|statement| kids(&statement.keys).contains(&kid("key")))
+    })
+    .await;
+    assert!(kids(&second.keys).contains(&kid("predecessor")) && second.version > first.version);
+    eventually("heads name that", 2, async || (named().await >= Some(second.version)).then_some(())).await;
+
+    // A hub that has lost them gets them again, with nothing having changed.
+    edge.forget_keys();
+    let again = eventually("once more", 5, async || edge.keys().pop()).await;
+    assert_eq!(again.keys, second.keys);
+
+    // A revoked key is gone from the next statement, and its successor is in it.
+    let args = ["keys", "revoke", &kid("predecessor"), "--reason", "a test", "--json"];
+    cli.run(&args).expect_success();
+    let third = eventually("without it", 2, async || {
+        edge.keys().pop().filter(|statement| !kids(&statement.keys).contains(&kid("predecessor")))
+    })
+    .await;
+    assert_eq!(third.keys, published().await);
+    assert!(third.keys.keys().iter().all(|key: &Jwk| key.algorithm() == Algorithm::Rs256));
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn a_raised_epoch_makes_a_new_key_statement() {
+    let (edge, issuer) = start().await;
+    let first = eventually("a key statement", 5, async || edge.keys().pop()).await;
+    issuer.database.execute("update publisher_state set epoch = epoch + 1").await;
+    let second = eventually("one of the new epoch", 5, async || {
+        edge.keys().pop().filter(|statement| statement.epoch == first.epoch + 1)
+    })
+    .await;
+    assert_eq!(second.keys, first.keys);
+    eventually("heads name it", 5, async || {
+        let head = edge.heads().last().unwrap().head.clone();
+        (head.epoch == second.epoch && head.keys == Some(second.version)).then_some(())
+    })
+    .await;
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn another_leader_states_the_keys_as_the_first_did() {
+    let (edge, mut issuer) = start().await;
+    let first = eventually("a key statement", 5, async || edge.keys().pop()).await;
+    let _other = another(&edge, &issuer).await;
+    issuer.kill();
+    let before = edge.heads().len();
+    eventually("the other leads, and vouches for them", 10, async || {
+        let heads = edge.heads();
+        heads[before..].iter().any(|received| received.head.keys >= Some(first.version)).then_some(())
+    })
+    .await;
+    assert_eq!(edge.keys().last().unwrap().keys, first.keys);
+    edge.expect_sound();
 }

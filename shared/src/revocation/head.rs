@@ -31,6 +31,9 @@ pub struct Head {
     pub as_of: UnixTime,
     /// From here on a verifier that has heard nothing newer must not rely on it.
     pub fresh_until: UnixTime,
+    /// The version of the key statement ([`crate::KeyStatement`]) that is in force with it, in the same epoch; `None` from an issuer that
+    /// makes none. It is about tokens' keys and not about what is revoked, so it is no part of the content.
+    pub keys: Option<u64>,
 }
 
 impl Head {
@@ -60,21 +63,18 @@ impl Head {
         use core::fmt::Write as _;
 
         let mut json = String::with_capacity(300 + self.delta.len() * 4 / 3);
-        json.push_str("{\"iss\":\"");
-        for character in self.issuer.chars() {
-            match character {
-                '"' | '\\' => json.extend(['\\', character]),
-                '\0'..='\x1f' => _ = write!(json, "\\u{:04x}", character as u32),
-                _ => json.push(character),
-            }
-        }
+        _ = write!(json, r#"{{"iss":{}"#, crate::json::quoted(&self.issuer));
         let base = hex(&self.base);
         let delta = base64url::encode(&self.delta);
         _ = write!(
             json,
-            r#"","epoch":{},"seq":{},"base":"{base}","delta":"{delta}","as_of":{},"fresh_until":{}}}"#,
+            r#","epoch":{},"seq":{},"base":"{base}","delta":"{delta}","as_of":{},"fresh_until":{}"#,
             self.epoch, self.seq, self.as_of.0, self.fresh_until.0
         );
+        if let Some(keys) = self.keys {
+            _ = write!(json, r#","keys":{keys}"#);
+        }
+        json.push('}');
         json
     }
 
@@ -92,6 +92,11 @@ impl Head {
             delta: base64url::decode(text("delta")?.as_bytes())?,
             as_of: time("as_of")?,
             fresh_until: time("fresh_until")?,
+            // Absent is one thing, unreadable another.
+            keys: match object.get("keys") {
+                None => None,
+                Some(version) => Some(version.as_u64()?),
+            },
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A stand-in for the edge: hub and object store. It believes nothing: each head is verified as the real hub verifies it.
+//! A stand-in for the edge: hub and object store. It believes nothing: each head and key statement is verified as the real hub does it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::put;
 use axum::{Json, response::IntoResponse, response::Response};
 use countersign_issuer::keys::check_signature;
+use countersign_shared::key_statement::Succession;
 use countersign_shared::revocation::{Base, Delta, Head, RevokedSet, hex};
-use countersign_shared::{Jti, KeySet};
+use countersign_shared::{Jti, KeySet, KeyStatement};
 use serde_json::json;
 
 use super::cli::Cli;
@@ -43,6 +44,7 @@ pub(crate) struct Received {
 struct Store {
     heads: Vec<Received>,
     objects: BTreeMap<String, Vec<u8>>,
+    keys: Vec<KeyStatement>,
     hub: Option<Mood>,
     kv: Option<Mood>,
     attempts: u32,
@@ -67,6 +69,7 @@ impl Edge {
         let edge = Self { url, keys: Arc::new(keys), store: Arc::default() };
         let router = Router::new()
             .route("/_countersign/hub/head", put(hub))
+            .route("/_countersign/hub/keys", put(hub_keys))
             .route("/kv/storage/kv/namespaces/{namespace}/values/{key}", put(kv))
             .with_state(edge.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -99,7 +102,17 @@ impl Edge {
         self.store().heads.clone()
     }
 
-    /// How many requests came to either door.
+    /// The hub's key statements, oldest first.
+    pub(crate) fn keys(&self) -> Vec<KeyStatement> {
+        self.store().keys.clone()
+    }
+
+    /// Loses all key statements.
+    pub(crate) fn forget_keys(&self) {
+        self.store().keys.clear();
+    }
+
+    /// How many heads and objects came, or tried to.
     pub(crate) fn attempts(&self) -> u32 {
         self.store().attempts
     }
@@ -196,9 +209,49 @@ async fn hub(State(edge): State<Edge>, headers: HeaderMap, body: String) -> Resp
             store.complaints.push(format!("two contents for {:?}", head.position()));
         }
     }
-    let position = json!({ "epoch": head.epoch, "seq": head.seq });
+    let keys = store.keys.last().map(|keys| json!({ "epoch": keys.epoch, "version": keys.version }));
+    let position = json!({ "epoch": head.epoch, "seq": head.seq, "keys": keys });
     store.heads.push(Received { head, at: Instant::now() });
     Json(position).into_response()
+}
+
+async fn hub_keys(State(edge): State<Edge>, headers: HeaderMap, body: String) -> Response {
+    let now = edge.store().hub;
+    if let Some(answer) = mood(now.filter(|mood| !matches!(mood, Mood::Ahead(_)))).await {
+        return answer;
+    }
+    let mut store = edge.store();
+    if headers["authorization"] != format!("Bearer {PUSH_SECRET}") {
+        store.complaints.push("a wrong push secret".into());
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let statement = match verify_keys(&edge.keys, &body) {
+        Ok(statement) => statement,
+        Err(complaint) => {
+            store.complaints.push(complaint);
+            return StatusCode::BAD_REQUEST.into_response();
+        }
+    };
+    let (epoch, version) = statement.position();
+    match statement.succession(store.keys.last()) {
+        Succession::Newer => store.keys.push(statement),
+        Succession::Same => {}
+        Succession::Older | Succession::Conflicting => {
+            let held = store.keys.last().map(KeyStatement::position);
+            store.complaints.push(format!("keys {:?} after {held:?}", (epoch, version)));
+            let details = json!({ "epoch": held.map(|held| held.0), "version": held.map(|held| held.1) });
+            let body = json!({ "code": "OLDER_KEYS", "message": "", "details": details });
+            return (StatusCode::CONFLICT, Json(body)).into_response();
+        }
+    }
+    Json(json!({ "epoch": epoch, "version": version })).into_response()
+}
+
+fn verify_keys(keys: &KeySet, jws: &str) -> Result<KeyStatement, String> {
+    let prepared = KeyStatement::prepare(jws.as_bytes(), keys).map_err(|error| error.to_string())?;
+    let key = &keys.keys()[prepared.key_index()];
+    let signature = check_signature(key, prepared.signing_input(jws.as_bytes()), prepared.signature());
+    prepared.finish(signature, ISSUER).map_err(|error| error.to_string())
 }
 
 fn verify(keys: &KeySet, jws: &str) -> Result<Head, String> {
