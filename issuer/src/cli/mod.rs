@@ -9,6 +9,7 @@ mod keys;
 mod migrate;
 mod operator;
 mod output;
+mod recover;
 mod resource_servers;
 mod revoke;
 mod serve;
@@ -49,6 +50,8 @@ enum Command {
     /// Take tokens back: one, or all that an agent, a credential, a tenant or a key has obtained so far.
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(Revoke),
+    /// Make a database fit for use that was restored from a backup: it lacks what was revoked since. Ends every token.
+    Recover(recover::Recover),
     /// Register, look at, change and end agents.
     #[command(subcommand)]
     Agents(agents::Agents),
@@ -166,6 +169,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate => migrate::run(&sources).await,
         Command::Bootstrap(options) => bootstrap::run(&sources, &options).await,
         Command::Revoke(options) => revoke::run(&sources, &options).await,
+        Command::Recover(options) => recover::run(&sources, &options).await,
         Command::Agents(command) => agents::run(&sources, &command).await,
         Command::Tenants(command) => tenants::run(&sources, &command).await,
         Command::ResourceServers(command) => resource_servers::run(&sources, &command).await,

@@ -38,7 +38,7 @@ pub(super) async fn open_for(
     stand(database, tenant).await
 }
 
-async fn connect(sources: &Sources) -> Result<Database, Failure> {
+pub(super) async fn connect(sources: &Sources) -> Result<Database, Failure> {
     let config = Plain::from_sources(sources)?;
     telemetry::start(config.telemetry);
     let database = Database::connect(&config.database).await?;

@@ -131,7 +131,7 @@ struct Change {
     /// The longest life of its tokens in seconds, or `default`: the issuer's setting.
     #[arg(long, value_name = "SECONDS", value_parser = |text: &str| unless(text, "default", lifetime))]
     token_lifetime: Option<Setting<u32>>,
-    /// What its tokens are signed with: RS256, PS256, ES256, EdDSA, or `default`: as the installation signs.
+    /// What its tokens are signed with: `RS256`, `PS256`, `ES256`, `EdDSA`, or `default`: as the installation signs.
     #[arg(long, value_name = "ALGORITHM", value_parser = |text: &str| unless(text, "default", super::keys::algorithm))]
     signing_algorithm: Option<Setting<Algorithm>>,
     /// Whether tokens are for it where none is named; true takes the place of the one that was.

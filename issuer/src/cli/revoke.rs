@@ -39,7 +39,7 @@ pub(super) async fn run(sources: &Sources, options: &Revoke) -> Outcome {
     match ended {
         Ended::Token(jti) if options.json => println!("{}", json!({ "jti": jti.to_string() })),
         Ended::Token(jti) => println!("revoked: token {jti}"),
-        Ended::UpTo(time) => {
+        Ended::UpTo(time, _) => {
             let time = clock::timestamp(time).format(&Rfc3339)?;
             if options.json {
                 println!("{}", json!({ "issued_up_to": time }));

@@ -14,6 +14,8 @@ text_enum! {
     pub enum Action {
         /// The first tenant and administrator were made.
         Bootstrapped = "system.bootstrapped",
+        /// The database was restored from a backup, and made fit for use.
+        Recovered = "system.recovered",
         /// A tenant was made.
         TenantCreated = "tenant.created",
         /// Its name, plan or limits were changed.

@@ -98,7 +98,16 @@ pub(super) async fn create(
             revoke::mark(&app, jti).await;
             RevocationAnswer { jti: Some(jti.to_string()), issued_up_to: None }
         }
-        Ended::UpTo(time) => RevocationAnswer { jti: None, issued_up_to: Some(clock::timestamp(time)) },
+        Ended::UpTo(time, holder) => {
+            // Whoever asks for a token next, here, is issued one that the rule doesn't end: not only when the announcement has arrived.
+            if let Some(agent) = holder {
+                app.clients.agent_changed(agent);
+            }
+            if let Subject::Tenant(tenant) = subject {
+                app.clients.tenant_changed(tenant);
+            }
+            RevocationAnswer { jti: None, issued_up_to: Some(clock::timestamp(time)) }
+        }
     }))
 }
 

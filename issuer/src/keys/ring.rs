@@ -77,10 +77,10 @@ impl Keyring {
     fn new(
         known: &Known,
         purpose: Purpose,
-        mut hold: impl FnMut(&KeyRecord) -> Result<Arc<Held>, KeyError>,
+        take: impl FnMut(&KeyRecord) -> Result<Arc<Held>, KeyError>,
     ) -> Result<Self, KeyError> {
         let live = known.keys.iter().filter(|key| key.purpose == purpose && key.state != KeyState::Retired);
-        let held: Vec<Arc<Held>> = live.map(&mut hold).collect::<Result<_, _>>()?;
+        let held: Vec<Arc<Held>> = live.map(take).collect::<Result<_, _>>()?;
         let records: Vec<&KeyRecord> = held.iter().map(|held| &held.record).collect();
         let published = publish(&records, purpose)?;
         Ok(Self { held, published })
@@ -258,26 +258,25 @@ async fn load(
         signing_keys::promise(database, promise.token_lifetime, promise.jwks_max_age).await?;
         known = signing_keys::known(database).await?;
     }
-    let hold = |record: &KeyRecord| {
+    let take = |record: &KeyRecord| {
         let rings = before.into_iter().flat_map(|keys| [&keys.tokens, &keys.heads]);
         let same = rings.flat_map(|ring| &ring.held).find(|held| {
             let kept = &held.record;
             (&kept.kid, kept.purpose, kept.algorithm, &kept.public_jwk, &kept.sealed)
                 == (&record.kid, record.purpose, record.algorithm, &record.public_jwk, &record.sealed)
         });
-        let signer = match same {
-            Some(held) => held.signer.clone(),
-            None => {
-                let private = open(master, record)?;
-                Signer::new(SigningKey::from_pkcs8(&record.kid, record.algorithm, &private)?, cpus.clone())
-            }
+        let signer = if let Some(held) = same {
+            held.signer.clone()
+        } else {
+            let private = open(master, record)?;
+            Signer::new(SigningKey::from_pkcs8(&record.kid, record.algorithm, &private)?, cpus.clone())
         };
         Ok(Arc::new(Held { record: record.clone(), signer }))
     };
     Ok(Keys {
         version: known.state.version,
-        tokens: Keyring::new(&known, Purpose::Token, hold)?,
-        heads: Keyring::new(&known, Purpose::Revocation, hold)?,
+        tokens: Keyring::new(&known, Purpose::Token, take)?,
+        heads: Keyring::new(&known, Purpose::Revocation, take)?,
         state: known.state,
     })
 }

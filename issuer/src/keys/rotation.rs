@@ -34,9 +34,16 @@ const ALWAYS: UnixTime = UnixTime(253_402_300_799);
 /// The size of new RSA keys where nothing tells another.
 pub const USUAL_RSA_BITS: u32 = 2048;
 
+/// By how much later than was reckoned with a key may be published. A schedule leaves room for more than that (`schedule.rs`), but for clocks that differ.
+const UNNOTICED: Duration = Duration::from_secs(1);
+
 /// A change under way; dropped, nothing of it was done.
 pub struct Change<'a> {
+    database: Database,
     transaction: Transaction,
+    began: Instant,
+    /// Keys that are published by it, and are to sign at an instant reckoned from when it began.
+    published: Vec<String>,
     /// What is known, and what was changed so far.
     pub known: Known,
     master: &'a MasterKey,
@@ -69,13 +76,42 @@ impl<'a> Change<'a> {
     pub async fn begin(database: &Database, master: &'a MasterKey) -> Result<Self, KeyError> {
         let mut transaction = database.begin_installation().await?;
         signing_keys::lock(&mut transaction).await?;
+        let began = Instant::now();
         let known = signing_keys::known_in(&mut transaction).await?;
-        Ok(Self { transaction, known, master })
+        Ok(Self { database: database.clone(), transaction, began, published: Vec::new(), known, master })
     }
 
-    /// It is done.
-    pub async fn commit(self) -> Result<(), KeyError> {
-        Ok(Database::commit(self.transaction).await?)
+    /// It is done; what is known then. A commit can take long, where the disk or a standby does, and a key is published only when it is over: then that key
+    /// signs so much later.
+    pub async fn commit(self) -> Result<Known, RotationError> {
+        let Self { database, transaction, began, published, known, master } = self;
+        Database::commit(transaction).await?;
+        let late = began.elapsed();
+        if published.is_empty() || late <= UNNOTICED {
+            return Ok(known);
+        }
+        warn!(took_ms = late.as_millis(), "a change of keys took long to commit: the new key signs later");
+        let mut change = Self::begin(&database, master).await?;
+        for kid in &published {
+            change.postpone(kid, late).await?;
+        }
+        Database::commit(change.transaction).await?;
+        Ok(change.known)
+    }
+
+    /// Has a scheduled key, and its predecessor with it, wait for longer.
+    async fn postpone(&mut self, kid: &str, by: Duration) -> Result<(), RotationError> {
+        let mut key = self.existing(kid)?;
+        let Some(at) = key.activates_at.filter(|_| key.is_scheduled()) else { return Ok(()) };
+        let later = (at + by).truncate_to_second() + time::Duration::SECOND;
+        let predecessor = self.known.active(key.purpose, key.algorithm).cloned();
+        if let Some(mut predecessor) = predecessor.filter(|other| other.signs_until == Some(at)) {
+            predecessor.signs_until = Some(later);
+            self.write(&predecessor, false).await?;
+        }
+        key.activates_at = Some(later);
+        self.write(&key, false).await?;
+        self.record(&key, Action::KeyScheduled, json!({ "signs_from": later.unix_timestamp() })).await
     }
 
     async fn step(&mut self, step: &Step, spare: &mut Spare) -> Result<(), RotationError> {
@@ -114,9 +150,14 @@ impl<'a> Change<'a> {
 
     /// Gives a key its time, and the one that signs now its end. The key.
     pub async fn schedule(&mut self, plan: &Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
-        let kid = match &plan.prepared {
-            Some(kid) => kid.clone(),
-            None => self.add(plan.purpose, &spare.take(plan).ok_or(RotationError::Overtaken)?).await?,
+        let kid = if let Some(kid) = &plan.prepared {
+            kid.clone()
+        } else {
+            let kid = self.add(plan.purpose, &spare.take(plan).ok_or(RotationError::Overtaken)?).await?;
+            if plan.at > self.known.now {
+                self.published.push(kid.clone());
+            }
+            kid
         };
         let mut key = self.existing(&kid)?;
         let predecessor = self.known.active(key.purpose, key.algorithm).cloned();
@@ -154,6 +195,7 @@ impl<'a> Change<'a> {
     pub async fn hasten(&mut self, kid: &str) -> Result<KeyRecord, RotationError> {
         let mut key = self.existing(kid)?;
         key.activates_at = Some(self.known.now);
+        self.published.retain(|published| published != kid);
         if let Some(mut predecessor) = self.known.active(key.purpose, key.algorithm).cloned() {
             predecessor.signs_until = Some(self.known.now);
             self.write(&predecessor, false).await?;
@@ -208,17 +250,16 @@ impl<'a> Change<'a> {
         if !signed {
             return Ok(None);
         }
-        let successor = match follower {
-            Some(follower) => self.hasten(&follower.kid).await?,
-            None => {
-                let plan =
-                    self.known.plan(key.purpose, key.algorithm, size(&key).unwrap_or(USUAL_RSA_BITS), None);
-                let successor = self.schedule(&Plan { at: self.known.now, ..plan }, spare).await?;
-                for due in transitions(&self.known) {
-                    self.step(&due, spare).await?;
-                }
-                self.existing(&successor.kid)?
+        let successor = if let Some(follower) = follower {
+            self.hasten(&follower.kid).await?
+        } else {
+            let bits = size(&key).unwrap_or(USUAL_RSA_BITS);
+            let plan = self.known.plan(key.purpose, key.algorithm, bits, None);
+            let scheduled = self.schedule(&Plan { at: self.known.now, ..plan }, spare).await?;
+            for due in transitions(&self.known) {
+                self.step(&due, spare).await?;
             }
+            self.existing(&scheduled.kid)?
         };
         Ok(Some(successor))
     }
@@ -396,7 +437,7 @@ impl Rotation {
         }
         let mut change = Change::begin(&self.database, &self.master).await?;
         signing_keys::lower_max_age(&mut change.transaction, self.signing.jwks_max_age).await?;
-        Ok(change.commit().await?)
+        change.commit().await.map(drop)
     }
 }
 

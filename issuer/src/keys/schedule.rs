@@ -202,3 +202,151 @@ fn disuse(known: &Known, wanted: &Signing) -> Option<Step> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::signing_key::Sealed;
+    use crate::storage::signing_keys::KeysState;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-21 12:00:00.5 UTC);
+    /// 300 seconds and 5, and the next whole second.
+    const EARLIEST: OffsetDateTime = datetime!(2026-11-21 12:05:06 UTC);
+
+    const fn wanted(algorithm: Algorithm) -> Signing {
+        Signing {
+            token_algorithm: algorithm,
+            rsa_bits: 2048,
+            rotation: Some(Duration::days(30)),
+            jwks_max_age: 300,
+        }
+    }
+
+    fn key(kid: &str, algorithm: Algorithm, state: KeyState) -> KeyRecord {
+        let day = Duration::days(1);
+        KeyRecord {
+            kid: kid.to_owned(),
+            purpose: Purpose::Token,
+            algorithm,
+            state,
+            public_jwk: String::new(),
+            sealed: Sealed::default(),
+            created_at: Some(NOW - day),
+            activates_at: (state != KeyState::Pending).then_some(NOW - day),
+            signs_until: None,
+            longest_lifetime: 900,
+            retires_at: None,
+            revoked_at: None,
+            revocation_reason: None,
+        }
+    }
+
+    fn known(keys: Vec<KeyRecord>) -> Known {
+        let state = KeysState {
+            version: 1,
+            jwks_max_age: 300,
+            token_algorithm: Algorithm::EdDsa,
+            next_token_algorithm: None,
+        };
+        Known { state, keys, asked_for: Vec::new(), longest_lifetime: None, now: NOW }
+    }
+
+    fn schedule(algorithm: Algorithm, prepared: Option<&str>, at: OffsetDateTime) -> Vec<Step> {
+        let prepared = prepared.map(str::to_owned);
+        vec![Step::Schedule(Plan { purpose: Purpose::Token, algorithm, prepared, rsa_bits: 2048, at })]
+    }
+
+    #[test]
+    fn a_key_gets_its_successor_in_time() {
+        let mut known = known(vec![key("a", Algorithm::EdDsa, KeyState::Active)]);
+        let eddsa = wanted(Algorithm::EdDsa);
+        assert_eq!(due(&known, &eddsa), []);
+        let month = Duration::days(30);
+        known.keys[0].activates_at = Some(EARLIEST - month + Duration::SECOND);
+        assert_eq!(due(&known, &eddsa), [], "a second too early");
+        known.keys[0].activates_at = Some(EARLIEST - month);
+        assert_eq!(due(&known, &eddsa), schedule(Algorithm::EdDsa, None, EARLIEST));
+        known.keys[0].activates_at = Some(NOW - month * 3);
+        assert_eq!(
+            due(&known, &eddsa),
+            schedule(Algorithm::EdDsa, None, EARLIEST),
+            "published first, however late it is"
+        );
+        assert_eq!(due(&known, &Signing { rotation: None, ..eddsa }), []);
+        // One that was made a day ago, and known to everybody since, needn't wait.
+        known.keys.push(key("b", Algorithm::EdDsa, KeyState::Pending));
+        let next = NOW.truncate_to_second() + Duration::SECOND;
+        assert_eq!(due(&known, &eddsa), schedule(Algorithm::EdDsa, Some("b"), next));
+        known.keys[1].created_at = Some(NOW - Duration::seconds(100));
+        assert_eq!(
+            due(&known, &eddsa),
+            schedule(Algorithm::EdDsa, Some("b"), EARLIEST - Duration::seconds(100))
+        );
+        // Then it is scheduled, and nothing is due until its time has come.
+        known.keys[1].activates_at = Some(EARLIEST);
+        known.keys[0].signs_until = Some(EARLIEST);
+        assert_eq!(due(&known, &eddsa), []);
+    }
+
+    #[test]
+    fn states_follow_times() {
+        let mut known = known(vec![
+            key("a", Algorithm::EdDsa, KeyState::Active),
+            key("b", Algorithm::EdDsa, KeyState::Pending),
+            key("c", Algorithm::EdDsa, KeyState::Retiring),
+        ]);
+        known.keys[0].signs_until = Some(NOW);
+        known.keys[1].activates_at = Some(NOW);
+        known.keys[2].retires_at = Some(NOW);
+        let [a, b, c] = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(transitions(&known), [Step::Retiring(a.clone()), Step::Activate(b), Step::Retire(c)]);
+        // A successor that somebody entered by hand ends its predecessor too.
+        known.keys[0].signs_until = None;
+        assert_eq!(transitions(&known)[0], Step::Retiring(a));
+        known.now = NOW - Duration::MICROSECOND;
+        assert_eq!(transitions(&known), []);
+    }
+
+    #[test]
+    fn another_algorithm_waits_for_its_key() {
+        let mut known = known(vec![key("a", Algorithm::EdDsa, KeyState::Active)]);
+        let es256 = wanted(Algorithm::Es256);
+        assert_eq!(due(&known, &es256), schedule(Algorithm::Es256, None, EARLIEST));
+        known.keys.push(key("b", Algorithm::Es256, KeyState::Pending));
+        known.keys[1].activates_at = Some(EARLIEST);
+        let next = Some((Algorithm::Es256, EARLIEST));
+        assert_eq!(due(&known, &es256), [Step::Use(Algorithm::EdDsa, next)]);
+        known.state.next_token_algorithm = next;
+        assert_eq!(due(&known, &es256), []);
+        assert_eq!(known.state.token_algorithm_at(NOW), Algorithm::EdDsa);
+        assert_eq!(known.state.token_algorithm_at(EARLIEST), Algorithm::Es256);
+        // Set back meanwhile: the old one goes on, and the key that isn't needed is given up.
+        let eddsa = wanted(Algorithm::EdDsa);
+        assert_eq!(due(&known, &eddsa), [Step::Use(Algorithm::EdDsa, None)]);
+        known.state.next_token_algorithm = None;
+        assert_eq!(due(&known, &eddsa), [Step::Retire("b".to_owned())]);
+        // Its time has come.
+        known.state.next_token_algorithm = next;
+        known.keys[1].state = KeyState::Active;
+        known.now = EARLIEST;
+        assert_eq!(due(&known, &es256), [Step::Use(Algorithm::Es256, None)]);
+        (known.state.token_algorithm, known.state.next_token_algorithm) = (Algorithm::Es256, None);
+        assert_eq!(due(&known, &es256), [Step::End("a".to_owned(), EARLIEST + LINGER)]);
+        known.keys[0].signs_until = Some(EARLIEST + LINGER);
+        assert_eq!(due(&known, &es256), []);
+        // Who still asks for it gets a key again.
+        known.asked_for = vec![Algorithm::EdDsa];
+        let [Step::Schedule(plan)] = &due(&known, &es256)[..] else { panic!() };
+        assert_eq!((plan.algorithm, plan.at), (Algorithm::EdDsa, known.earliest()));
+    }
+
+    #[test]
+    fn where_nothing_signs_it_is_urgent() {
+        let eddsa = wanted(Algorithm::EdDsa);
+        assert_eq!(due(&known(Vec::new()), &eddsa), schedule(Algorithm::EdDsa, None, NOW));
+        // Another algorithm's key serves meanwhile.
+        let other = known(vec![key("a", Algorithm::Rs256, KeyState::Active)]);
+        assert_eq!(due(&other, &eddsa), schedule(Algorithm::EdDsa, None, EARLIEST));
+    }
+}

@@ -33,8 +33,8 @@ pub enum Subject {
 pub enum Ended {
     /// The one token.
     Token(Jti),
-    /// Every token with `iat` up to this.
-    UpTo(UnixTime),
+    /// Every token with `iat` up to this, of this agent where they are one agent's.
+    UpTo(UnixTime, Option<AgentId>),
 }
 
 /// Whether the caller may, and a transaction that reaches as far as that takes: what concerns other tenants is the platform's.
@@ -66,6 +66,7 @@ pub async fn revoke(
     origin: &Origin,
 ) -> Result<Ended, ManagementError> {
     let tenant = caller.tenant();
+    let mut holder = None;
     let (owner, level, id, target) = match subject {
         Subject::Token(jti) => {
             if !jti::is_ours(&secrets.jti_tag, *jti, tenant) {
@@ -79,14 +80,15 @@ pub async fn revoke(
             let found = found.ok_or(ManagementError::AgentNotFound)?;
             // As with every change to an agent: who may less can't shut it out.
             caller.require_may_grant(&found.profile.scopes)?;
+            holder = Some(*agent);
             (Some(tenant), Level::Agent, agent.0.as_bytes().to_vec(), (TargetType::Agent, agent.to_string()))
         }
         Subject::Credential(credential) => {
-            let holder = credentials::holder(transaction, tenant, *credential).await?;
-            let holder = holder.ok_or(ManagementError::CredentialNotFound)?;
-            let holder = agents::find(transaction, tenant, holder).await?;
-            let holder = holder.ok_or(ManagementError::CredentialNotFound)?;
-            caller.require_may_grant(&holder.profile.scopes)?;
+            holder = credentials::holder(transaction, tenant, *credential).await?;
+            let agent = holder.ok_or(ManagementError::CredentialNotFound)?;
+            let agent = agents::find(transaction, tenant, agent).await?;
+            let agent = agent.ok_or(ManagementError::CredentialNotFound)?;
+            caller.require_may_grant(&agent.profile.scopes)?;
             let target = (TargetType::Credential, credential.to_string());
             (Some(tenant), Level::Credential, credential.0.as_bytes().to_vec(), target)
         }
@@ -116,5 +118,5 @@ pub async fn revoke(
         // Its administrators see what was done to it.
         audit::record_in(transaction, &Event { tenant: Some(owner), ..event }).await?;
     }
-    Ok(Ended::UpTo(up_to))
+    Ok(Ended::UpTo(up_to, holder))
 }

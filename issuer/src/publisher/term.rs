@@ -323,7 +323,7 @@ impl<'t> Term<'t> {
                 epoch = self.position.epoch,
                 seq = self.position.seq,
                 "the hub holds a head that this database didn't make: it looks restored from a backup. Nothing is published until an \
-                 operator raises epoch in publisher_state above the hub's"
+                 operator runs `countersign recover`"
             );
         }
         Err(Ended::Superseded)

@@ -10,7 +10,7 @@ use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
 use sqlx::Acquire as _;
 use sqlx::postgres::PgListener;
 
-use super::{Database, StorageError};
+use super::{Database, StorageError, Transaction};
 
 /// What wakes the leader.
 pub const CHANNEL: &str = "countersign_outbox";
@@ -183,6 +183,15 @@ impl Leadership {
         })
         .await
     }
+}
+
+/// Raises the epoch, to `at_least` if that is higher, and returns it.
+pub async fn raise_epoch(transaction: &mut Transaction, at_least: UnixTime) -> Result<u64, StorageError> {
+    let epoch = sqlx::query_scalar!(
+        "update publisher_state set epoch = greatest(epoch + 1, $1) returning epoch",
+        at_least.0
+    );
+    Ok(epoch.fetch_one(&mut **transaction).await?.cast_unsigned())
 }
 
 async fn bounded<T>(work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {

@@ -42,8 +42,8 @@ pub async fn signs_tokens(transaction: &mut Transaction, kid: &str) -> Result<bo
 pub async fn insert(transaction: &mut Transaction, key: &KeyRecord) -> Result<(), StorageError> {
     sqlx::query!(
         "insert into signing_keys (kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private, activates_at,
-                                   signs_until, longest_lifetime_seconds)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                                   signs_until, longest_lifetime_seconds, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp())",
         key.kid,
         key.purpose.as_str(),
         key.algorithm.as_str(),

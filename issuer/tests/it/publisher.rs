@@ -346,10 +346,29 @@ async fn a_hub_ahead_of_the_database_raises_the_alarm() {
 
     // The operator's answer.
     edge.set_hub(Mood::Fine);
-    issuer.database.execute("update publisher_state set epoch = 2").await;
+    let before = issuer.token(&issuer.administrator).await;
+    let serials = "select max(next_serial) from serial_shards";
+    let leased: i64 = issuer.database.value(serials).await;
+    let recover = ["recover", "--restored-from-backup", "--reason", "a test", "--json"];
+    let said: Value =
+        serde_json::from_str(&Cli::new(&issuer.database.url).run(&recover).expect_success()).unwrap();
+    let epoch = said["epoch"].as_u64().unwrap();
+    assert!(epoch > 1_700_000_000, "above that of any recovery before: {epoch}");
+    assert!(!issuer.is_active(&issuer.administrator, &before).await, "it may have been revoked");
     let revoked = revoke_one(&issuer).await;
     edge.refuses(revoked).await;
-    assert_eq!(edge.heads().last().unwrap().head.epoch, 2);
+    let heads = edge.heads();
+    assert_eq!(heads.last().unwrap().head.epoch, epoch);
+    let now: i64 = issuer.database.value(serials).await;
+    assert!(now >= leased + (1 << 30), "{leased} {now}: no serial is issued twice");
+    let row = &issuer.database.audit("system.recovered").await[0];
+    assert_eq!((&row["reason"], &row["epoch"]), (&"a test".into(), &epoch.into()));
+    // And again: each time above the last.
+    let said: Value =
+        serde_json::from_str(&Cli::new(&issuer.database.url).run(&recover).expect_success()).unwrap();
+    assert!(said["epoch"].as_u64().unwrap() > epoch);
+    let half = Cli::new(&issuer.database.url).run(&["recover", "--reason", "a test"]);
+    assert_eq!(half.code(), Some(2), "{}", half.stderr());
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(in crate::cli) struct Generate {
     /// What it is to sign.
     #[arg(long, default_value = "token")]
     purpose: PurposeArgument,
-    /// RS256, PS256, ES256 or EdDSA; without it, the one that signs now. Heads are signed with EdDSA.
+    /// One of `RS256`, `PS256`, `ES256`, `EdDSA`; without it, the one that signs now. Heads are signed with `EdDSA`.
     #[arg(long, value_parser = algorithm)]
     algorithm: Option<Algorithm>,
     /// The size of an RSA key; without it, that of the key that signs now.

@@ -57,9 +57,9 @@ pub(super) async fn run(sources: &Sources, options: &Rotate) -> Outcome {
             },
         };
         let successor = if options.now { change.hasten(&successor.kid).await? } else { successor };
-        let predecessor = predecessor.and_then(|kid| change.known.key(&kid).cloned());
-        let known = change.known.clone();
-        change.commit().await?;
+        let known = change.commit().await?;
+        let predecessor = predecessor.and_then(|kid| known.key(&kid).cloned());
+        let successor = known.key(&successor.kid).cloned().ok_or(RotationError::NotFound)?;
         break (successor, predecessor, known);
     };
     let report = report(&successor, predecessor.as_ref(), &known, options.now);
