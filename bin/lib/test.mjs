@@ -13,6 +13,7 @@ import { run } from "./processes.mjs";
 import { requireRedis, startRedis } from "./redis.mjs";
 import { cargo, ensureRustComponents } from "./rust.mjs";
 import { setUpEdge, setUpIssuer, setUpPackages, setUpPostgres, setUpPyJwt, setUpRust, setUpWasmBindgen } from "./setup.mjs";
+import { requireSoftHsm } from "./softhsm.mjs";
 import { checkQueryData } from "./sqlx.mjs";
 
 /** Beside bin/dev's own, so that both can run at once. */
@@ -25,7 +26,7 @@ const logs = path.join(dir, "logs");
 const SECTIONS = [
   { name: "format", what: "cargo fmt --check", run: () => checks([["cargo fmt", ["cargo", "fmt", "--all", "--check"]]]) },
   { name: "lint", what: "clippy, native and wasm32, no warnings", run: lint },
-  { name: "rust", what: "cargo test, on a real Postgres and a real Redis", run: rust },
+  { name: "rust", what: "cargo test, on a real Postgres, a real Redis and a PKCS#11 token", run: rust },
   { name: "sqlx", what: "the committed query data is that of the migrated database", run: sqlx },
   { name: "wasm", what: "the edge's modules, and the Worker as a deployment bundles it", run: wasm },
   { name: "types", what: "tsc over the entry script and bin/", run: types },
@@ -134,6 +135,13 @@ const redis = onceOnly(() =>
   }),
 );
 
+const softHsm = onceOnly(() =>
+  task("SoftHSM", async (progress) => {
+    const module = await requireSoftHsm({ log: path.join(logs, "softhsm-install.log"), progress });
+    return { module, result: module };
+  }),
+);
+
 const issuer = onceOnly(setUpIssuer);
 const edge = onceOnly(setUpEdge);
 
@@ -185,7 +193,7 @@ function lint() {
 
 /** @returns {Promise<Outcome>} */
 async function rust() {
-  const env = await servers();
+  const env = { ...(await servers()), TEST_PKCS11_MODULE: (await softHsm()).module };
   const log = path.join(logs, "cargo-test.log");
   const { status, stdout } = await task("cargo test", (progress) =>
     cargo(["test", "--workspace", "--no-fail-fast"], { env, log, failure: "cargo test", allowFailure: true, progress }),

@@ -54,7 +54,7 @@ impl App {
     pub async fn open(config: &config::Serve, database: Database) -> Result<Arc<Self>, OpenError> {
         schema::check(&database).await.map_err(OpenError::Schema)?;
         let signing = config.signing;
-        keys::provision(&database, &config.master_key, &signing).await?;
+        keys::provision(&database, &config.master_key, &signing, config.first_key.as_ref()).await?;
         let promise = Promise { token_lifetime: config.token_lifetime, jwks_max_age: signing.jwks_max_age };
         let keys = Ring::open(&database, config.master_key.clone(), promise).await?;
         let secrets = keys::load_secrets(&database, &config.master_key).await?;

@@ -21,7 +21,7 @@ pub(super) async fn run(sources: &Sources, options: &Bootstrap) -> Outcome {
     }
     let database = Database::connect(&config.database).await?;
     schema::check(&database).await?;
-    keys::provision(&database, &config.master_key, &config.signing).await?;
+    keys::provision(&database, &config.master_key, &config.signing, config.first_key.as_ref()).await?;
     let secrets =
         keys::load_secrets(&database, &config.master_key).await?.ok_or("the server's secrets are gone")?;
 

@@ -2,8 +2,10 @@
 //!
 //! Each command asks for what it needs, so `migrate` runs without a master key.
 
+mod first_key;
 mod http;
 mod limits;
+mod master_key;
 mod publisher;
 mod secret;
 mod signing;
@@ -20,12 +22,14 @@ pub use publisher::{KvStore, Publisher};
 pub use secret::Secret;
 pub use signing::Signing;
 pub use sources::{Problems, Sources};
+pub(crate) use sources::{Readers, read_secret};
 pub use values::{
     AuditRetention, Database, Environment, Identifier, IssuerUrl, LogFormat, LogLevel, Telemetry,
 };
 
 use crate::domain::tenant::MAX_LIFETIME_SECONDS;
 use crate::keys::MasterKey;
+use crate::keys::import::Imported;
 use sources::Reader;
 
 /// A setting's name in the environment.
@@ -47,7 +51,21 @@ const fn secret(name: &'static str) -> Setting {
 pub(crate) const SETTINGS: &[Setting] = &[
     secret("DATABASE_URL"),
     secret("REDIS_URL"),
+    secret("JWT_PRIVATE_KEY"),
+    secret("JWT_PUBLIC_KEY"),
+    plain("JWT_KEY_ID"),
     secret("MASTER_KEY"),
+    plain("MASTER_KEY_PROVIDER"),
+    plain("PKCS11_MODULE"),
+    plain("PKCS11_TOKEN_LABEL"),
+    plain("PKCS11_KEY_LABEL"),
+    secret("PKCS11_PIN"),
+    secret("NEW_MASTER_KEY"),
+    plain("NEW_MASTER_KEY_PROVIDER"),
+    plain("NEW_PKCS11_MODULE"),
+    plain("NEW_PKCS11_TOKEN_LABEL"),
+    plain("NEW_PKCS11_KEY_LABEL"),
+    secret("NEW_PKCS11_PIN"),
     plain("ISSUER_URL"),
     plain("DEFAULT_AUDIENCE"),
     plain("HOST"),
@@ -101,6 +119,8 @@ pub struct Serve {
     pub master_key: Arc<MasterKey>,
     /// How tokens are signed.
     pub signing: Signing,
+    /// The first key of tokens, where it comes from a system that is being replaced.
+    pub first_key: Option<Imported>,
     /// `iss`, and the base of every URL that is told to clients.
     pub issuer_url: IssuerUrl,
     /// The public listener.
@@ -132,6 +152,8 @@ pub struct Bootstrap {
     pub master_key: MasterKey,
     /// What the first of them is.
     pub signing: Signing,
+    /// The first key of tokens, where it comes from a system that is being replaced.
+    pub first_key: Option<Imported>,
     /// Identifier of the first tenant's resource server.
     pub default_audience: Identifier,
 }
@@ -143,6 +165,13 @@ pub struct Keys {
     pub plain: Plain,
     /// Tells our keys from others.
     pub master_key: MasterKey,
+}
+
+/// What `keys rewrap` needs.
+#[derive(Debug)]
+pub struct Rewrap {
+    /// Logs, database and the master keys: there is a next one.
+    pub keys: Keys,
 }
 
 /// What `resource-servers create` needs.
@@ -188,7 +217,7 @@ impl Serve {
         let telemetry = Telemetry::read(&mut reader);
         let database = Database::read(&mut reader);
         let redis_url = values::redis_url(&mut reader);
-        let master_key = values::master_key(&mut reader);
+        let master_key = master_key::read(&mut reader);
         let issuer_url = IssuerUrl::read(&mut reader, telemetry.environment);
         let host = reader.parsed("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), "an IP address");
         let port = reader.parsed("PORT", 3000_u16, "a port number");
@@ -206,6 +235,7 @@ impl Serve {
 
         let limits = Limits::read(&mut reader);
         let signing = Signing::read(&mut reader);
+        let first_key = first_key::read(&mut reader, signing);
 
         let address = SocketAddr::new(host, port);
         if address == admin_address && port != 0 {
@@ -220,6 +250,7 @@ impl Serve {
             redis_url,
             master_key: Arc::new(master_key),
             signing,
+            first_key,
             issuer_url,
             address,
             admin_address,
@@ -239,8 +270,9 @@ impl Bootstrap {
         let mut reader = Reader::new(sources);
         let telemetry = Telemetry::read(&mut reader);
         let database = Database::read(&mut reader);
-        let master_key = values::master_key(&mut reader);
+        let master_key = master_key::read(&mut reader);
         let signing = Signing::read(&mut reader);
+        let first_key = first_key::read(&mut reader, signing);
         let default_audience = Identifier::read_default_audience(&mut reader);
         let required = database.zip(master_key).zip(default_audience);
         reader.finish(required.map(|((database, master_key), default_audience)| Self {
@@ -248,6 +280,7 @@ impl Bootstrap {
             database,
             master_key,
             signing,
+            first_key,
             default_audience,
         }))
     }
@@ -259,12 +292,25 @@ impl Keys {
         let mut reader = Reader::new(sources);
         let telemetry = Telemetry::read(&mut reader);
         let database = Database::read(&mut reader);
-        let master_key = values::master_key(&mut reader);
+        let master_key = master_key::read(&mut reader);
         reader.finish(
             database
                 .zip(master_key)
                 .map(|(database, master_key)| Self { plain: Plain { telemetry, database }, master_key }),
         )
+    }
+}
+
+impl Rewrap {
+    /// Reads and checks all of it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let telemetry = Telemetry::read(&mut reader);
+        let database = Database::read(&mut reader);
+        let master_key = master_key::read_both(&mut reader);
+        reader.finish(database.zip(master_key).map(|(database, master_key)| Self {
+            keys: Keys { plain: Plain { telemetry, database }, master_key },
+        }))
     }
 }
 
@@ -289,7 +335,7 @@ impl TenantCreation {
         let mut reader = Reader::new(sources);
         let telemetry = Telemetry::read(&mut reader);
         let database = Database::read(&mut reader);
-        let master_key = values::master_key(&mut reader);
+        let master_key = master_key::read(&mut reader);
         let issuer_url = IssuerUrl::read(&mut reader, telemetry.environment);
         let required = database.zip(master_key).zip(issuer_url);
         reader.finish(required.map(|((database, master_key), issuer_url)| Self {

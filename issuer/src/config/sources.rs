@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::str::FromStr;
+
+use zeroize::Zeroizing;
 
 use super::SETTINGS;
 use super::secret::Secret;
@@ -11,15 +16,16 @@ use super::secret::Secret;
 /// What the environment and the file say, unparsed.
 #[derive(Default)]
 pub struct Sources {
-    environment: BTreeMap<String, String>,
-    file: BTreeMap<String, String>,
+    environment: BTreeMap<String, Zeroizing<String>>,
+    file: BTreeMap<String, Zeroizing<String>>,
     problems: Vec<String>,
 }
 
 impl Sources {
     /// Takes `environment` as it is, and `file` (TOML, the same names in lower case) if there is one.
     pub fn read(environment: impl IntoIterator<Item = (String, String)>, file: Option<&Path>) -> Self {
-        let mut sources = Self { environment: environment.into_iter().collect(), ..Self::default() };
+        let environment = environment.into_iter().map(|(name, value)| (name, Zeroizing::new(value)));
+        let mut sources = Self { environment: environment.collect(), ..Self::default() };
         if let Some(path) = file {
             sources.read_file(path);
         }
@@ -29,7 +35,7 @@ impl Sources {
     fn read_file(&mut self, path: &Path) {
         let shown = path.display();
         let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(error) => return self.problems.push(format!("{shown} can't be read: {error}")),
         };
         let table: toml::Table = match text.parse() {
@@ -53,7 +59,7 @@ impl Sources {
                     continue;
                 }
             };
-            self.file.insert(key.to_ascii_uppercase(), value);
+            self.file.insert(key.to_ascii_uppercase(), Zeroizing::new(value));
         }
     }
 
@@ -93,6 +99,15 @@ impl<'s> Reader<'s> {
 
     /// A secret: `NAME`, or the content of the file that `NAME_FILE` names.
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
+        self.secret_from(name, Readers::Anyone)
+    }
+
+    /// The same, of which the file must be closed to others.
+    pub(super) fn key_material(&mut self, name: &str) -> Option<Secret> {
+        self.secret_from(name, Readers::OwnerAndGroup)
+    }
+
+    fn secret_from(&mut self, name: &str, readers: Readers) -> Option<Secret> {
         let file_setting = format!("{name}_FILE");
         match (self.sources.get(name), self.sources.get(&file_setting)) {
             (Some(_), Some(_)) => {
@@ -100,14 +115,10 @@ impl<'s> Reader<'s> {
                 None
             }
             (Some(value), None) => Some(Secret::new(value.to_owned())),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) if text.trim().is_empty() => {
-                    self.problem(format!("{file_setting}: {path} is empty"));
-                    None
-                }
-                Ok(text) => Some(Secret::new(text.trim().to_owned())),
-                Err(error) => {
-                    self.problem(format!("{file_setting}: {path} can't be read: {error}"));
+            (None, Some(path)) => match read_secret(Path::new(path), readers) {
+                Ok(secret) => Some(secret),
+                Err(problem) => {
+                    self.problem(format!("{file_setting}: {path} {problem}"));
                     None
                 }
             },
@@ -117,8 +128,17 @@ impl<'s> Reader<'s> {
 
     /// A secret that must be there; `fix` says what to put.
     pub(super) fn required_secret(&mut self, name: &str, fix: &str) -> Option<Secret> {
+        self.required_from(name, fix, Readers::Anyone)
+    }
+
+    /// The same, of which the file must be closed to others.
+    pub(super) fn required_key_material(&mut self, name: &str, fix: &str) -> Option<Secret> {
+        self.required_from(name, fix, Readers::OwnerAndGroup)
+    }
+
+    fn required_from(&mut self, name: &str, fix: &str, readers: Readers) -> Option<Secret> {
         let before = self.problems.len();
-        let secret = self.secret(name);
+        let secret = self.secret_from(name, readers);
         if secret.is_none() && self.problems.len() == before {
             self.problem(format!("{name} environment variable is required: {fix}"));
         }
@@ -167,6 +187,30 @@ impl<'s> Reader<'s> {
             _ => Err(Problems(self.problems)),
         }
     }
+}
+
+/// Who may be able to read a secret's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    Anyone,
+    OwnerAndGroup,
+}
+
+/// The content of a file, without white space around it. The error continues the sentence "`NAME_FILE`: path …".
+pub(crate) fn read_secret(path: &Path, readers: Readers) -> Result<Secret, String> {
+    let unreadable = |error: io::Error| format!("can't be read: {error}");
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    if readers == Readers::OwnerAndGroup && mode & 0o007 != 0 {
+        let mode = mode & 0o777;
+        return Err(format!("is open to everybody on this machine (mode {mode:03o}): chmod 600 it"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    if text.trim().is_empty() {
+        return Err("is empty".to_owned());
+    }
+    Ok(Secret::new(text.trim().to_owned()))
 }
 
 /// All that is wrong with the configuration.

@@ -10,7 +10,6 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::secret::Secret;
 use super::sources::Reader;
-use crate::keys::MasterKey;
 
 /// Where the issuer runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,18 +277,6 @@ impl FromStr for Identifier {
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b',' | b'"' | b'\\'));
         if sound { Ok(Self(text.to_owned())) } else { Err(()) }
     }
-}
-
-pub(super) fn master_key(reader: &mut Reader<'_>) -> Option<MasterKey> {
-    let text = reader.required_secret(
-        "MASTER_KEY",
-        "set it to the base64 of 32 random bytes, e.g. of `openssl rand -base64 32`, and keep it safe",
-    )?;
-    let key = MasterKey::from_base64(text.expose());
-    if key.is_none() {
-        reader.problem("MASTER_KEY must be the base64 of 32 bytes: make one with `openssl rand -base64 32`");
-    }
-    key
 }
 
 pub(super) fn redis_url(reader: &mut Reader<'_>) -> Option<Secret> {

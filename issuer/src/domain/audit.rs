@@ -60,8 +60,12 @@ text_enum! {
         TokenRevoked = "token.revoked",
         /// Every token of the target issued up to an instant was revoked.
         TokensEnded = "tokens.ended",
+        /// What is sealed at rest was put under another master key.
+        MasterKeyReplaced = "master_key.replaced",
         /// A signing key was made, and is published from then on.
         KeyGenerated = "key.generated",
+        /// A key of a system that is being replaced was taken in.
+        KeyImported = "key.imported",
         /// It was decided from when on a signing key signs.
         KeyScheduled = "key.scheduled",
         /// A signing key signs now.

@@ -49,6 +49,8 @@ impl KeyState {
 /// A value under its data key, and the data key under the master key (`keys/envelope.rs`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sealed {
+    /// Which master key; `None` where it was sealed before rows said so.
+    pub master_key_id: Option<String>,
     /// The sealed data key.
     pub data_key: Vec<u8>,
     /// The sealed value.
@@ -58,7 +60,7 @@ pub struct Sealed {
 /// A signing key at rest. The times are what issuers go by, the state follows them.
 #[derive(Debug, Clone)]
 pub struct KeyRecord {
-    /// RFC 7638 thumbprint.
+    /// RFC 7638 thumbprint; of an imported key, what the system that it comes from called it.
     pub kid: String,
     /// What it signs.
     pub purpose: Purpose,
@@ -68,7 +70,9 @@ pub struct KeyRecord {
     pub state: KeyState,
     /// The public members, as JSON.
     pub public_jwk: String,
-    /// PKCS#8, sealed.
+    /// Whether only its public part is kept: it verifies what another system has signed.
+    pub public_only: bool,
+    /// PKCS#8, sealed; of a key of which only the public part is kept, that part.
     pub sealed: Sealed,
     /// `None` before it is stored.
     pub created_at: Option<OffsetDateTime>,

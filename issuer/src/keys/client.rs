@@ -39,22 +39,7 @@ pub fn client_jwk(mut jwk: Map<String, Value>) -> Result<Jwk, String> {
 
 fn parse(jwk: &Map<String, Value>) -> Result<Jwk, String> {
     let text = serde_json::to_vec(jwk).map_err(|error| error.to_string())?;
-    let key = Jwk::parse(&text).map_err(|error| {
-        match error {
-            JwkError::TooLarge | JwkError::Malformed | JwkError::DuplicateKid => {
-                "is not a well-formed JWK (RFC 7517)"
-            }
-            JwkError::PrivateMaterial => "has private or symmetric key material",
-            JwkError::Kid => "has a kid that is empty or over 128 bytes",
-            JwkError::WrongType => "has a kty or crv that doesn't go with its alg",
-            JwkError::Size => {
-                "has an RSA modulus that isn't of 2048 to 4096 bits, or a coordinate that isn't of 32 bytes"
-            }
-            JwkError::Exponent => "has an RSA exponent other than 65537",
-            JwkError::Empty => "is not for signatures with RS256, PS256, ES256 or EdDSA (alg, use, key_ops)",
-        }
-        .to_owned()
-    })?;
+    let key = Jwk::parse(&text).map_err(|error| problem(error).to_owned())?;
     // Whether a point lies on its curve takes a library that knows the curve.
     let on_curve = match key.public() {
         PublicKey::Rsa { .. } => true,
@@ -64,6 +49,23 @@ fn parse(jwk: &Map<String, Value>) -> Result<Jwk, String> {
         PublicKey::Ed25519 { x } => ParsedPublicKey::new(&ED25519, x).is_ok(),
     };
     if on_curve { Ok(key) } else { Err("has a point that doesn't lie on its curve".to_owned()) }
+}
+
+/// What is wrong with a key, as the end of a sentence.
+pub(super) const fn problem(error: JwkError) -> &'static str {
+    match error {
+        JwkError::TooLarge | JwkError::Malformed | JwkError::DuplicateKid => {
+            "is not a well-formed JWK (RFC 7517)"
+        }
+        JwkError::PrivateMaterial => "has private or symmetric key material",
+        JwkError::Kid => "has a kid that is empty or over 128 bytes",
+        JwkError::WrongType => "has a kty or crv that doesn't go with its alg",
+        JwkError::Size => {
+            "has an RSA modulus that isn't of 2048 to 4096 bits, or a coordinate that isn't of 32 bytes"
+        }
+        JwkError::Exponent => "has an RSA exponent other than 65537",
+        JwkError::Empty => "is not for signatures with RS256, PS256, ES256 or EdDSA (alg, use, key_ops)",
+    }
 }
 
 #[cfg(test)]

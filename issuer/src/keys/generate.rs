@@ -21,6 +21,8 @@ pub(super) struct Generated {
     pub(super) algorithm: Algorithm,
     /// The public members, as JSON.
     pub(super) public_jwk: String,
+    /// Whether it comes from elsewhere.
+    pub(super) imported: bool,
 }
 
 /// A new key for `algorithm`; `rsa_bits` is the size of its modulus where that is RSA. That can take seconds, so it is done beside the async threads.
@@ -39,7 +41,13 @@ fn rsa(algorithm: Algorithm, bits: u32) -> Result<Generated, KeyError> {
     let public = RsaPublicKey::from(&private);
     let (n, e) = (public.n().to_bytes_be(), public.e().to_bytes_be());
     let (kid, public_jwk) = rsa_jwk(algorithm.as_str(), &base64url::encode(&n), &base64url::encode(&e));
-    Ok(Generated { private: pkcs8(algorithm, &private)?.to_bytes(), kid, algorithm, public_jwk })
+    Ok(Generated {
+        private: pkcs8(algorithm, &private)?.to_bytes(),
+        kid,
+        algorithm,
+        public_jwk,
+        imported: false,
+    })
 }
 
 fn p256() -> Result<Generated, KeyError> {
@@ -48,7 +56,13 @@ fn p256() -> Result<Generated, KeyError> {
     let point = p256::EncodedPoint::from(private.public_key());
     let coordinates = point.x().zip(point.y()).ok_or_else(|| failed(algorithm, &"it has no coordinates"))?;
     let (kid, public_jwk) = p256_jwk(&base64url::encode(coordinates.0), &base64url::encode(coordinates.1));
-    Ok(Generated { private: pkcs8(algorithm, &private)?.to_bytes(), kid, algorithm, public_jwk })
+    Ok(Generated {
+        private: pkcs8(algorithm, &private)?.to_bytes(),
+        kid,
+        algorithm,
+        public_jwk,
+        imported: false,
+    })
 }
 
 /// RFC 8032 §5.1.5.
@@ -56,7 +70,13 @@ fn ed25519() -> Result<Generated, KeyError> {
     let algorithm = Algorithm::EdDsa;
     let private = Ed25519Key::generate(&mut OsRng);
     let (kid, public_jwk) = ed25519_jwk(&base64url::encode(private.verifying_key().as_bytes()));
-    Ok(Generated { private: pkcs8(algorithm, &private)?.to_bytes(), kid, algorithm, public_jwk })
+    Ok(Generated {
+        private: pkcs8(algorithm, &private)?.to_bytes(),
+        kid,
+        algorithm,
+        public_jwk,
+        imported: false,
+    })
 }
 
 fn pkcs8(algorithm: Algorithm, private: &impl EncodePrivateKey) -> Result<SecretDocument, KeyError> {

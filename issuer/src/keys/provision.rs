@@ -2,9 +2,11 @@
 
 use aws_lc_rs::{hmac, rand};
 use countersign_shared::Algorithm;
+use tracing::info;
 use zeroize::Zeroizing;
 
-use super::envelope::{self, Context, SealError, SealKey};
+use super::envelope::{self, Context, SealKey};
+use super::import::Imported;
 use super::{KeyError, MasterKey, generate, seal};
 use crate::clock;
 use crate::config::Signing;
@@ -28,21 +30,22 @@ pub struct ServerSecrets {
     pub idempotency: SealKey,
 }
 
-/// Makes the keys and secrets that are missing; the first key of tokens as `signing` says. Safe to run from several processes at once; returns the kids of new keys.
+/// Makes the keys and secrets that are missing; the first key of tokens is `first`, or one as `signing` says. Safe to run from several processes at once; returns the kids of new keys.
 pub async fn provision(
     database: &Database,
     master: &MasterKey,
     signing: &Signing,
+    first: Option<&Imported>,
 ) -> Result<Vec<String>, KeyError> {
     // With a wrong master key new keys would be sealed that the right one can't open.
     load_secrets(database, master).await?;
 
     let mut transaction = database.begin_installation().await?;
-    signing_keys::lock(&mut transaction).await?;
+    super::lock(&mut transaction, master).await?;
     for name in NAMES {
         let mut value = Zeroizing::new([0; 32]);
         rand::fill(&mut *value).map_err(|_| KeyError::Unusable("the system has no randomness".into()))?;
-        let sealed = envelope::seal(master, &secret_context(name), &*value).map_err(sealing)?;
+        let sealed = envelope::seal(master, &secret_context(name), &*value)?;
         server_secrets::insert_if_missing(&mut transaction, name, &sealed).await?;
     }
     let mut made = Vec::new();
@@ -52,8 +55,10 @@ pub async fn provision(
                 Purpose::Token => signing.token_algorithm,
                 Purpose::Revocation => Algorithm::EdDsa,
             };
-            let generated = generate::generate(algorithm, signing.rsa_bits).await?;
-            let mut record = seal(master, purpose, &generated)?;
+            let mut record = match first.filter(|_| purpose == Purpose::Token) {
+                Some(imported) => seal(master, purpose, &imported.0)?,
+                None => seal(master, purpose, &generate::generate(algorithm, signing.rsa_bits).await?)?,
+            };
             record.state = KeyState::Active;
             record.activates_at = Some(clock::precise());
             signing_keys::insert(&mut transaction, &record).await?;
@@ -63,6 +68,10 @@ pub async fn provision(
                 signing_keys::lower_max_age(&mut transaction, signing.jwks_max_age).await?;
             }
             made.push(record.kid);
+        } else if first.is_some() && purpose == Purpose::Token {
+            info!(
+                "JWT_PRIVATE_KEY is left aside: there are keys already, and `countersign keys import` takes others in"
+            );
         }
     }
     Database::commit(transaction).await?;
@@ -78,7 +87,7 @@ pub async fn load_secrets(
     for name in NAMES {
         let Some(sealed) = server_secrets::find(database, name).await? else { return Ok(None) };
         let value = envelope::open(master, &secret_context(name), &sealed)
-            .map_err(|error| KeyError::opening(error, name))?;
+            .map_err(|error| KeyError::opening(error, name, master))?;
         values.push(value);
     }
     let [pepper, jti_tag, idempotency] = values.try_into().map_err(|_| KeyError::Damaged(PEPPER.into()))?;
@@ -89,11 +98,7 @@ pub async fn load_secrets(
     }))
 }
 
-fn secret_context(name: &str) -> Context<'_> {
+pub(super) fn secret_context(name: &str) -> Context<'_> {
     let purpose = if name == IDEMPOTENCY { "aes-256-gcm" } else { "hmac" };
     Context { table: "server_secrets", purpose, id: name }
-}
-
-fn sealing(_: SealError) -> KeyError {
-    KeyError::Unusable("sealing a new key failed".into())
 }

@@ -72,7 +72,8 @@ pub struct Keyring {
 
 struct Held {
     record: KeyRecord,
-    signer: Signer,
+    /// `None`: only the public part of the key is kept.
+    signer: Option<Signer>,
 }
 
 impl Keyring {
@@ -91,10 +92,12 @@ impl Keyring {
     /// The key that signs at `now`: of those for `algorithm`, or of all, the one whose time came last.
     pub fn signer_at(&self, now: OffsetDateTime, algorithm: Option<Algorithm>) -> Option<&Signer> {
         let fits = |held: &&Arc<Held>| {
-            held.record.signs_at(now) && algorithm.is_none_or(|algorithm| held.record.algorithm == algorithm)
+            held.signer.is_some()
+                && held.record.signs_at(now)
+                && algorithm.is_none_or(|algorithm| held.record.algorithm == algorithm)
         };
         let latest = self.held.iter().filter(fits).max_by_key(|held| held.record.activates_at);
-        latest.map(|held| &held.signer)
+        latest.and_then(|held| held.signer.as_ref())
     }
 }
 
@@ -275,14 +278,23 @@ async fn load(
         let rings = before.into_iter().flat_map(|keys| [&keys.tokens, &keys.heads]);
         let same = rings.flat_map(|ring| &ring.held).find(|held| {
             let kept = &held.record;
-            (&kept.kid, kept.purpose, kept.algorithm, &kept.public_jwk, &kept.sealed)
-                == (&record.kid, record.purpose, record.algorithm, &record.public_jwk, &record.sealed)
+            (&kept.kid, kept.purpose, kept.algorithm, &kept.public_jwk, kept.public_only, &kept.sealed)
+                == (
+                    &record.kid,
+                    record.purpose,
+                    record.algorithm,
+                    &record.public_jwk,
+                    record.public_only,
+                    &record.sealed,
+                )
         });
         let signer = if let Some(held) = same {
             held.signer.clone()
+        } else if let Some(private) = open(master, record)? {
+            let key = SigningKey::from_pkcs8(&record.kid, record.algorithm, &private)?;
+            Some(Signer::new(key, cpus.clone()))
         } else {
-            let private = open(master, record)?;
-            Signer::new(SigningKey::from_pkcs8(&record.kid, record.algorithm, &private)?, cpus.clone())
+            None
         };
         Ok(Arc::new(Held { record: record.clone(), signer }))
     };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use countersign_shared::revocation::Level;
 use countersign_shared::{Algorithm, UnixTime};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 pub use super::schedule::{Plan, Step, size};
 
 use super::generate::{self, Generated};
+use super::import::Imported;
 use super::schedule::{due, transitions};
 use super::{KeyError, MasterKey, Ring, longest_lifetime, seal};
 use crate::config::Signing;
@@ -31,6 +33,8 @@ use crate::storage::{Database, StorageError, Transaction, audit, not_before, sig
 const PAUSE: Duration = Duration::from_secs(1);
 /// Of a revoked key every token is refused, whatever its `iat`: who has stolen the key can write any. The end of the year 9999.
 const ALWAYS: UnixTime = UnixTime(253_402_300_799);
+/// By how much later than the last thing signed with it expires a key is retired (`migrations/20261121130000_key_lifecycle.sql`).
+const RETIREMENT_SKEW: time::Duration = time::Duration::seconds(30);
 /// The size of new RSA keys where nothing tells another.
 pub const USUAL_RSA_BITS: u32 = 2048;
 
@@ -66,6 +70,11 @@ impl Spare {
         Ok(Self(Some(generate::generate(plan.algorithm, plan.rsa_bits).await?)))
     }
 
+    /// A key that comes from elsewhere.
+    pub fn imported(key: Imported) -> Self {
+        Self(Some(key.0))
+    }
+
     fn take(&mut self, plan: &Plan) -> Option<Generated> {
         self.0.take_if(|key| key.algorithm == plan.algorithm)
     }
@@ -75,7 +84,7 @@ impl<'a> Change<'a> {
     /// Waits until nobody else changes keys, and reads what is known of them.
     pub async fn begin(database: &Database, master: &'a MasterKey) -> Result<Self, KeyError> {
         let mut transaction = database.begin_installation().await?;
-        signing_keys::lock(&mut transaction).await?;
+        super::lock(&mut transaction, master).await?;
         let began = Instant::now();
         let known = signing_keys::known_in(&mut transaction).await?;
         Ok(Self { database: database.clone(), transaction, began, published: Vec::new(), known, master })
@@ -180,9 +189,39 @@ impl<'a> Change<'a> {
         let mut key = seal(self.master, purpose, generated)?;
         key.longest_lifetime = longest_lifetime(purpose, self.known.longest_lifetime);
         signing_keys::insert(&mut self.transaction, &key).await?;
-        self.record(&key, Action::KeyGenerated, json!({})).await?;
+        let made = if generated.imported { Action::KeyImported } else { Action::KeyGenerated };
+        self.record(&key, made, json!({})).await?;
         self.reread().await?;
         Ok(key.kid)
+    }
+
+    /// Refuses a key that is known already, under its own kid or another.
+    pub fn refuse_twins(&self, imported: &Imported) -> Result<(), RotationError> {
+        let twin = |key: &&KeyRecord| key.kid == imported.kid() || imported.is(&key.public_jwk);
+        match self.known.keys.iter().find(twin) {
+            Some(key) => Err(RotationError::Known(key.kid.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a key that signs nothing and is verified with until an instant. Only its public part is kept.
+    pub async fn verify_until(
+        &mut self,
+        imported: &Imported,
+        until: OffsetDateTime,
+    ) -> Result<KeyRecord, RotationError> {
+        let mut key = seal(self.master, Purpose::Token, &imported.0)?;
+        key.state = KeyState::Retiring;
+        // As if it had signed up to now: what follows from its times is then true of it too.
+        let left = (until - self.known.now).whole_seconds() + 1;
+        let signed_until = until - time::Duration::seconds(left);
+        (key.activates_at, key.signs_until) = (Some(signed_until), Some(signed_until));
+        key.longest_lifetime =
+            u32::try_from(left - RETIREMENT_SKEW.whole_seconds()).unwrap_or_default().max(1);
+        signing_keys::insert(&mut self.transaction, &key).await?;
+        self.record(&key, Action::KeyImported, json!({ "verifies_until": until.unix_timestamp() })).await?;
+        self.reread().await?;
+        self.existing(&key.kid)
     }
 
     /// The same with a key that was made for `plan`, whose time isn't taken.
@@ -317,6 +356,8 @@ pub enum RotationError {
     Illegal(KeyState, KeyState),
     /// It is revoked already.
     Revoked,
+    /// A key of that kid, or the same key under another, is there.
+    Known(String),
     /// Somebody else changed the keys just before: look again.
     Overtaken,
     /// The keys.
@@ -343,6 +384,7 @@ impl fmt::Display for RotationError {
                 write!(f, "a key that is {} can't become {}", from.as_str(), to.as_str())
             }
             Self::Revoked => f.write_str("the key is revoked already"),
+            Self::Known(kid) => write!(f, "the key is here already, or another of that name: {kid}"),
             Self::Overtaken => f.write_str("the keys were changed by somebody else just now: try again"),
             Self::Keys(error) => error.fmt(f),
         }

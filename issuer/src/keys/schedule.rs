@@ -231,6 +231,8 @@ mod tests {
             algorithm,
             state,
             public_jwk: String::new(),
+
+            public_only: false,
             sealed: Sealed::default(),
             created_at: Some(NOW - day),
             activates_at: (state != KeyState::Pending).then_some(NOW - day),

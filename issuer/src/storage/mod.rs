@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod resource_servers;
 pub mod revocations;
 pub mod schema;
+pub mod sealed;
 pub mod serials;
 pub mod server_secrets;
 pub mod signing_keys;

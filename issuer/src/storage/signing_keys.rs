@@ -42,8 +42,8 @@ pub async fn signs_tokens(transaction: &mut Transaction, kid: &str) -> Result<bo
 pub async fn insert(transaction: &mut Transaction, key: &KeyRecord) -> Result<(), StorageError> {
     sqlx::query!(
         "insert into signing_keys (kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private, activates_at,
-                                   signs_until, longest_lifetime_seconds, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp())",
+                                   signs_until, longest_lifetime_seconds, master_key_id, public_only, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())",
         key.kid,
         key.purpose.as_str(),
         key.algorithm.as_str(),
@@ -54,6 +54,8 @@ pub async fn insert(transaction: &mut Transaction, key: &KeyRecord) -> Result<()
         key.activates_at,
         key.signs_until,
         key.longest_lifetime.cast_signed(),
+        key.sealed.master_key_id,
+        key.public_only,
     )
     .execute(&mut **transaction)
     .await?;
@@ -178,7 +180,7 @@ pub async fn list(database: &Database) -> Result<Vec<KeyRecord>, StorageError> {
 
 async fn list_in(transaction: &mut Transaction) -> Result<Vec<KeyRecord>, StorageError> {
     let rows = sqlx::query!(
-        "select kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private, created_at, activates_at, signs_until,
+        "select kid, purpose, algorithm, state, public_jwk, sealed_data_key, sealed_private, master_key_id, public_only, created_at, activates_at, signs_until,
                 longest_lifetime_seconds, retires_at, revoked_at, revocation_reason
          from signing_keys order by created_at, kid"
     )
@@ -191,7 +193,12 @@ async fn list_in(transaction: &mut Transaction) -> Result<Vec<KeyRecord>, Storag
             state: row.state.parse().map_err(&problem)?,
             algorithm: algorithm("signing_keys", &row.kid, &row.algorithm)?,
             public_jwk: row.public_jwk,
-            sealed: Sealed { data_key: row.sealed_data_key, value: row.sealed_private },
+            public_only: row.public_only,
+            sealed: Sealed {
+                master_key_id: row.master_key_id,
+                data_key: row.sealed_data_key,
+                value: row.sealed_private,
+            },
             created_at: Some(row.created_at),
             activates_at: row.activates_at,
             signs_until: row.signs_until,

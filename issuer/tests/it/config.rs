@@ -25,7 +25,14 @@ impl File {
             format!("countersign-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, content).unwrap();
-        Self(path)
+        let file = Self(path);
+        file.mode(0o600);
+        file
+    }
+
+    fn mode(&self, mode: u32) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
     fn path(&self) -> &str {
@@ -181,6 +188,15 @@ async fn secrets_come_from_files_too() {
     assert_eq!(both, ["MASTER_KEY and MASTER_KEY_FILE are both set: keep one"]);
     let missing = problems(&cli.clone().env("MASTER_KEY_FILE", "/nonexistent/key").run(&["bootstrap"]));
     assert!(missing.len() == 1 && missing[0].starts_with("MASTER_KEY_FILE: /nonexistent/key can't be read"));
+    key.mode(0o644);
+    let open = problems(&cli.run(&["bootstrap"]));
+    let expected = format!(
+        "MASTER_KEY_FILE: {} is open to everybody on this machine (mode 644): chmod 600 it",
+        key.path()
+    );
+    assert_eq!(open, [expected]);
+    key.mode(0o640);
+    cli.run(&["bootstrap"]).expect_success();
     let empty = File::new(" \n");
     let empty = problems(&cli.env("MASTER_KEY_FILE", empty.path()).run(&["bootstrap"]));
     assert!(empty.len() == 1 && empty[0].ends_with("is empty"), "{empty:?}");

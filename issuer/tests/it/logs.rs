@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+use countersign_issuer::domain::signing_key::Sealed;
+use countersign_issuer::keys::envelope::{Context, open};
+use countersign_issuer::keys::{LocalKey, MasterKey};
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
+use rsa::RsaPrivateKey;
+use rsa::pkcs8::DecodePrivateKey as _;
+use rsa::traits::PrivateKeyParts as _;
+
 use crate::support::edge::{Edge, KV_TOKEN, PUSH_SECRET};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{Client, Issuer, MASTER_KEY, TestDatabase};
@@ -63,6 +71,9 @@ async fn no_secret_and_no_token_is_ever_logged() {
     for part in token.split('.').chain(management.split('.')).skip(1) {
         assert!(!log.contains(part));
     }
+    for form in private_members(&issuer.database).await {
+        assert!(!log.contains(&form), "a private key's member, as {form:.6}…");
+    }
     let audit: i64 = issuer
         .database
         .value(
@@ -71,4 +82,40 @@ async fn no_secret_and_no_token_is_ever_logged() {
         )
         .await;
     assert_eq!(audit, 0);
+}
+
+/// The private members of the keys that signed, in the forms in which they could get into a log.
+async fn private_members(database: &TestDatabase) -> Vec<String> {
+    let master = MasterKey::new(Box::new(LocalKey::from_base64(MASTER_KEY).unwrap()), None);
+    let rows: Vec<(String, String, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("select kid, purpose, sealed_data_key, sealed_private from signing_keys")
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+    let mut members: Vec<Vec<u8>> = Vec::new();
+    for (kid, purpose, data_key, value) in rows {
+        let context = Context { table: "signing_keys", purpose: &purpose, id: &kid };
+        let der = open(&master, &context, &Sealed { master_key_id: None, data_key, value }).unwrap();
+        members.push(der[der.len() / 2..].to_vec());
+        if let Ok(key) = RsaPrivateKey::from_pkcs8_der(&der) {
+            members.push(key.d().to_bytes_be());
+            members.extend(key.primes().iter().map(rsa::BigUint::to_bytes_be));
+        } else {
+            members.push(ed25519_dalek::SigningKey::from_pkcs8_der(&der).unwrap().to_bytes().to_vec());
+        }
+    }
+    assert!(members.len() >= 6, "an RSA key's d, p and q, an Ed25519 key's seed, and half the DER of both");
+    let forms = members.iter().flat_map(|bytes| {
+        // A log may cut what is long, so the beginning has to do; a multiple of three, so that base64 is the same for the whole.
+        let start = &bytes[..24];
+        let list = format!("{start:?}");
+        [
+            BASE64.encode(start),
+            BASE64URL_NOPAD.encode(start),
+            HEXLOWER.encode(start),
+            HEXUPPER.encode(start),
+            list.trim_matches(['[', ']']).to_owned(),
+        ]
+    });
+    forms.collect()
 }

@@ -1,7 +1,7 @@
 //! The issuer from outside: the real binary on a real Postgres, a database for each test, and a real Redis. What is asserted is what
 //! HTTP clients, the edge and the operator get to see.
 //!
-//! Needs `TEST_DATABASE_URL` (a superuser's) and `TEST_REDIS_URL`; `bin/test` sets both.
+//! Needs `TEST_DATABASE_URL` (a superuser's), `TEST_REDIS_URL` and `TEST_PKCS11_MODULE` (of `SoftHSM`); `bin/test` sets them.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -11,6 +11,7 @@ mod cli_agents;
 mod config;
 mod confinement;
 mod http;
+mod import;
 mod keys;
 mod lifecycle;
 mod limits;
@@ -18,4 +19,5 @@ mod logs;
 mod outage;
 mod publisher;
 mod replicas;
+mod sealing;
 mod support;

@@ -2,10 +2,12 @@
 
 mod export_public;
 mod generate;
+mod import;
 mod list;
 mod report;
 mod retire;
 mod revoke;
+mod rewrap;
 mod rotate;
 
 use clap::{Subcommand, ValueEnum};
@@ -34,8 +36,14 @@ pub(super) enum Command {
     /// In an emergency: refuse everything that a key has signed, and sign with another at once.
     #[command(after_help = revoke::EXAMPLES)]
     Revoke(revoke::Revoke),
+    /// Bring in the key of a system that is being replaced.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Import),
     /// The public keys of one purpose, as a JWK Set.
     ExportPublic(export_public::ExportPublic),
+    /// Seal everything under another master key: the one that `NEW_MASTER_KEY` says. Issuers may run meanwhile.
+    #[command(after_help = rewrap::HELP)]
+    Rewrap(rewrap::Rewrap),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -62,7 +70,9 @@ pub(super) async fn run(sources: &Sources, command: &Command) -> Outcome {
         Command::Rotate(options) => rotate::run(sources, options).await,
         Command::Retire(options) => retire::run(sources, options).await,
         Command::Revoke(options) => revoke::run(sources, options).await,
+        Command::Import(options) => import::run(sources, options).await,
         Command::ExportPublic(options) => export_public::run(sources, options).await,
+        Command::Rewrap(options) => rewrap::run(sources, options).await,
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod edge;
 pub(crate) mod issuer;
 pub(crate) mod keys;
 pub(crate) mod proxy;
+pub(crate) mod softhsm;
 
 use std::time::{Duration, Instant};
 
