@@ -43,17 +43,6 @@ impl KeyStatement {
         PreparedKeyStatement::parse(jws, KEY_STATEMENT_TYPE, keys, MAX_KEY_STATEMENT_BYTES)
     }
 
-    /// Whether it may come into force where `held` is, or nothing.
-    pub fn succession(&self, held: Option<&Self>) -> Succession {
-        let Some(held) = held else { return Succession::Newer };
-        match self.position().cmp(&held.position()) {
-            core::cmp::Ordering::Greater => Succession::Newer,
-            core::cmp::Ordering::Equal if self.keys == held.keys => Succession::Same,
-            core::cmp::Ordering::Equal => Succession::Conflicting,
-            core::cmp::Ordering::Less => Succession::Older,
-        }
-    }
-
     /// The payload to sign (JSON): the same statement makes the same bytes.
     #[cfg(feature = "builder")]
     pub fn payload(&self) -> String {
@@ -84,19 +73,6 @@ impl KeyStatement {
             keys: KeySet::from_object(&object).map_err(KeyStatementError::Keys)?,
         })
     }
-}
-
-/// How a key statement stands to the one that is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Succession {
-    /// It comes after it: to be taken into force.
-    Newer,
-    /// It says the same.
-    Same,
-    /// It comes before it: a rollback, or late mail.
-    Older,
-    /// It is of the same position and says something else: the issuer's database went back in time.
-    Conflicting,
 }
 
 /// A key statement whose signature is the next thing to check.

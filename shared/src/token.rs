@@ -39,6 +39,16 @@ impl<Kind> Unverified<Kind> {
     /// Splits and decodes `jws` and finds its key in `keys`, by `kid` *and* `alg`. `typ` is the media type that this kind of
     /// token must name: it keeps one kind of JWT from being taken for another (RFC 8725 §3.11).
     pub(crate) fn parse(jws: &[u8], typ: &str, keys: &KeySet, max_bytes: usize) -> Result<Self, Refusal> {
+        let Unverified { key_index, kid, signing_input_length, payload, signature, .. } =
+            Unverified::parse_any(jws, typ, keys, max_bytes)?;
+        Ok(Self { key_index, kid, signing_input_length, payload, signature, kind: PhantomData })
+    }
+}
+
+impl Unverified<()> {
+    /// The same for every kind, once in the edge's module and not once for each.
+    #[inline(never)]
+    fn parse_any(jws: &[u8], typ: &str, keys: &KeySet, max_bytes: usize) -> Result<Self, Refusal> {
         if jws.len() > max_bytes {
             return Err(Refusal::TooLarge);
         }

@@ -102,7 +102,11 @@ impl HeldKeys {
 
 /// The same for the same keys.
 fn described(keys: &KeySet) -> String {
-    keys.keys().iter().map(|key| format!("{} {}\n", key.kid(), key.to_json())).collect()
+    let mut text = String::new();
+    for key in keys.keys() {
+        text.extend([key.kid(), " ", &key.to_json(), "\n"]);
+    }
+    text
 }
 
 /// See the module's text. One for each issuer (and region); addressed by name.

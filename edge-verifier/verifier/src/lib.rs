@@ -9,8 +9,9 @@
 mod slots;
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 
-use countersign_shared::key_statement::{PreparedKeyStatement, Succession};
+use countersign_shared::key_statement::PreparedKeyStatement;
 use countersign_shared::oauth::challenge;
 use countersign_shared::revocation::{
     Base, Delta, FormatError, Head, HeadError, PreparedHead, RevokedSet, hex,
@@ -31,8 +32,8 @@ struct Verifier {
     policy: Option<Policy>,
     token_keys: KeySet,
     head_keys: KeySet,
-    /// The newest key statement that was taken into force.
-    key_statement: Option<KeyStatement>,
+    /// Of the newest key statement that was taken into force: epoch and version.
+    key_position: Option<(u64, u64)>,
     pending: Slots<Pending>,
     /// The newest head whose base is loaded, and the set they make.
     current: Option<(Head, RevokedSet)>,
@@ -333,15 +334,15 @@ pub fn finish_key_statement(handle: usize, signature_is_valid: bool) -> i32 {
             Err(KeyStatementError::Refused(refusal)) => return verifier.refuse(refusal),
             Err(error) => return verifier.refuse_for(&error.to_string()),
         };
-        match statement.succession(verifier.key_statement.as_ref()) {
-            Succession::Newer => {
-                verifier.token_keys = statement.keys.clone();
-                verifier.key_statement = Some(statement);
+        let position = Some(statement.position());
+        match position.cmp(&verifier.key_position) {
+            Ordering::Greater => {
+                verifier.token_keys = statement.keys;
+                verifier.key_position = position;
                 verifier.count(0)
             }
-            Succession::Same => 0,
-            Succession::Older => verifier.refuse_for("older_key_statement"),
-            Succession::Conflicting => verifier.refuse_for("conflicting_key_statement"),
+            Ordering::Equal => 0,
+            Ordering::Less => verifier.refuse_for("older_key_statement"),
         }
     })
 }
@@ -350,8 +351,8 @@ pub fn finish_key_statement(handle: usize, signature_is_valid: bool) -> i32 {
 #[wasm_bindgen]
 pub fn key_statement() -> i32 {
     with(|verifier| {
-        let Some(statement) = &verifier.key_statement else { return -1 };
-        verifier.output = format!("{} {}", statement.epoch, statement.version).into_bytes();
+        let Some((epoch, version)) = verifier.key_position else { return -1 };
+        verifier.output = format!("{epoch} {version}").into_bytes();
         0
     })
 }

@@ -11,7 +11,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::put;
 use axum::{Json, response::IntoResponse, response::Response};
 use countersign_issuer::keys::check_signature;
-use countersign_shared::key_statement::Succession;
 use countersign_shared::revocation::{Base, Delta, Head, RevokedSet, hex};
 use countersign_shared::{Jti, KeySet, KeyStatement};
 use serde_json::json;
@@ -233,17 +232,16 @@ async fn hub_keys(State(edge): State<Edge>, headers: HeaderMap, body: String) ->
         }
     };
     let (epoch, version) = statement.position();
-    match statement.succession(store.keys.last()) {
-        Succession::Newer => store.keys.push(statement),
-        Succession::Same => {}
-        Succession::Older | Succession::Conflicting => {
-            let held = store.keys.last().map(KeyStatement::position);
-            store.complaints.push(format!("keys {:?} after {held:?}", (epoch, version)));
-            let details = json!({ "epoch": held.map(|held| held.0), "version": held.map(|held| held.1) });
+    if let Some(held) = store.keys.last().cloned() {
+        let says_the_same = held.position() == (epoch, version) && held.keys == statement.keys;
+        if !says_the_same && held.position() >= (epoch, version) {
+            store.complaints.push(format!("keys {:?} after {:?}", (epoch, version), held.position()));
+            let details = json!({ "epoch": held.epoch, "version": held.version });
             let body = json!({ "code": "OLDER_KEYS", "message": "", "details": details });
             return (StatusCode::CONFLICT, Json(body)).into_response();
         }
     }
+    store.keys.push(statement);
     Json(json!({ "epoch": epoch, "version": version })).into_response()
 }
 
