@@ -613,3 +613,38 @@ async fn a_commit_that_takes_long_has_the_key_wait() {
         .await;
     assert!(same);
 }
+
+/// What an issuer lets others count on holds for the keys before it says so; and what nobody says any more is forgotten when nobody can count on it.
+#[tokio::test]
+async fn keys_are_kept_for_what_issuers_promise() {
+    let long = |cli: Cli| cli.env("TOKEN_LIFETIME_SECONDS", "7200").env("JWKS_MAX_AGE_SECONDS", "600");
+    let short = |cli: Cli| cli.env("JWKS_MAX_AGE_SECONDS", "1");
+    let mut issuer = Issuer::start_with(long).await;
+    let (database, administrator) = (issuer.database.clone(), issuer.administrator.clone());
+    let promised = async || -> (i32, i32) {
+        sqlx::query_as(
+            "select jwks_max_age_seconds, (select longest_lifetime_seconds from signing_keys where purpose = 'token' and state = 'active')
+             from key_state",
+        )
+        .fetch_one(&database.pool)
+        .await
+        .unwrap()
+    };
+    assert_eq!(promised().await, (600, 7200));
+    let cli = Cli::new(&database.url); // knows nothing of these settings
+    let before = OffsetDateTime::now_utc();
+    let rotated = json_of(&cli, &["keys", "rotate"]);
+    let switch = time(&rotated["key"]["signs_from"]);
+    assert!(switch - before >= time::Duration::seconds(605), "{rotated}");
+    assert_eq!(time(&rotated["predecessor"]["verifies_until"]) - switch, time::Duration::seconds(7230));
+    issuer.stop();
+
+    // Tokens of two hours are still about. The JWK Sets of ten minutes are, too, for as long.
+    let _short = Issuer::start_on(database.clone(), administrator.clone(), short).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(promised().await, (600, 7200));
+    database.execute("update key_state set jwks_max_age_seconds = 3").await;
+    eventually("it is forgotten", 6, async || (promised().await == (1, 7200)).then_some(())).await;
+    let _long = Issuer::start_on(database.clone(), administrator.clone(), long).await;
+    assert_eq!(promised().await.0, 600);
+}
