@@ -69,7 +69,7 @@ enum Command {
     Audit(audit::Audit),
     /// Let a client authenticate again that was locked out after too many failures.
     Unlock(Unlock),
-    /// Look at the signing keys.
+    /// Make, look at, rotate, retire and revoke signing keys.
     #[command(subcommand)]
     Keys(keys::Command),
     /// Print the description of the HTTP API (`OpenAPI` 3.1), as `/openapi.json` serves it.

@@ -19,8 +19,8 @@ use tracing::{error, info};
 use super::{Jwks, KeyError, MasterKey, SignError, Signer, SigningKey, open, publish};
 use crate::clock;
 use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
-use crate::storage::Database;
 use crate::storage::signing_keys::{self, KeysState, Known};
+use crate::storage::{Database, StorageError};
 
 /// How long what was read counts without another look.
 const LEASE: Duration = Duration::from_secs(2);
@@ -46,6 +46,8 @@ pub struct Ring {
     started: Instant,
     /// When the last look was begun that has shown that `current` is current, in milliseconds after `started`.
     looked: AtomicU64,
+    /// The same for the last look, whatever came of it.
+    tried: AtomicU64,
     look: Notify,
     cpus: Arc<Semaphore>,
 }
@@ -141,6 +143,7 @@ impl Ring {
             loading: Mutex::new(()),
             started: asked,
             looked: AtomicU64::new(0),
+            tried: AtomicU64::new(0),
             look: Notify::new(),
             cpus,
         }))
@@ -194,18 +197,24 @@ impl Ring {
     /// Looks whether anything changed, unless somebody has begun to after `since`, and reads it if so.
     async fn refresh(&self, since: Instant) -> Result<Arc<Keys>, KeyError> {
         let _one_at_a_time = self.loading.lock().await;
-        let looked = Duration::from_millis(self.looked.load(Ordering::SeqCst));
-        if self.started + looked > since {
+        let is_later =
+            |at: &AtomicU64| self.started + Duration::from_millis(at.load(Ordering::SeqCst)) > since;
+        if is_later(&self.looked) {
             return Ok(self.current());
         }
-        let asked = self.started.elapsed();
+        // Who waited for somebody's attempt doesn't make another: in an outage each takes seconds.
+        if is_later(&self.tried) {
+            return Err(StorageError::from(sqlx::Error::PoolTimedOut).into());
+        }
+        let asked = millis(self.started.elapsed());
+        self.tried.store(asked, Ordering::SeqCst);
         let before = self.current();
         if signing_keys::version(&self.database).await? != before.version {
             let keys = load(&self.database, &self.master, self.promise, &self.cpus, Some(&before)).await?;
             info!(version = keys.version, "the signing keys have changed");
             self.current.send_replace(Arc::new(keys));
         }
-        self.looked.store(u64::try_from(asked.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.looked.store(asked, Ordering::SeqCst);
         Ok(self.current())
     }
 
@@ -238,6 +247,10 @@ impl Ring {
             }
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads the keys, in a way that keeps the promise. What `before` has, and hasn't changed, isn't opened again.

@@ -54,9 +54,14 @@ pub(super) async fn run(sources: &Sources, options: &Generate) -> Outcome {
     let mut change = Change::begin(&database, &config.master_key).await?;
     let key = change.generate(&plan, &mut spare).await?;
     let (now, earliest) = (change.known.now, change.known.earliest());
+    let in_use = change.known.in_use().contains(&key.algorithm);
     change.commit().await?;
 
     let what_follows = match purpose {
+        Purpose::Token if !in_use => vec![
+            format!("key {} is published", called(&key)),
+            format!("it signs when TOKEN_SIGNING_ALGORITHM or a resource server asks for {}", key.algorithm.as_str()),
+        ],
         Purpose::Token => vec![
             format!("key {} is published", called(&key)),
             format!("it doesn't sign yet: `countersign keys rotate` lets it, from {} at the earliest", when(earliest, now)),

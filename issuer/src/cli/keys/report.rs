@@ -33,17 +33,18 @@ pub(super) struct KeyBody {
 
 impl From<&KeyRecord> for KeyBody {
     fn from(key: &KeyRecord) -> Self {
+        let seconds = |time: Option<OffsetDateTime>| time.map(OffsetDateTime::truncate_to_second);
         Self {
             kid: key.kid.clone(),
             purpose: key.purpose.as_str(),
             algorithm: key.algorithm.as_str(),
             bits: size(key),
             state: key.state.as_str(),
-            created_at: key.created_at,
-            signs_from: key.activates_at,
-            signs_until: key.signs_until,
-            verifies_until: key.retires_at,
-            revoked_at: key.revoked_at,
+            created_at: seconds(key.created_at),
+            signs_from: seconds(key.activates_at),
+            signs_until: seconds(key.signs_until),
+            verifies_until: seconds(key.revoked_at.or(key.retires_at)),
+            revoked_at: seconds(key.revoked_at),
             revocation_reason: key.revocation_reason.clone(),
         }
     }
