@@ -56,6 +56,7 @@ fn serials() -> impl Strategy<Value = BTreeSet<u64>> {
         prop::collection::btree_set(0..300_u64, 0..300),
         prop::collection::btree_set(0..20_000_u64, 0..2_000),
         prop::collection::btree_set(0..Serial::LIMIT, 0..200),
+        prop::collection::btree_set(Serial::LIMIT - 3..Serial::LIMIT, 1..3),
         (0..1_000_000_u64, 1..3_000_u64).prop_map(|(start, length)| (start..start + length).collect()),
         (0..60_u32).prop_map(|count| (0..count.min(36)).map(|bit| 1_u64 << bit).collect()),
     ]
@@ -117,6 +118,17 @@ proptest! {
                     let _ = set.contains(Coordinate { shard: shard(number), serial: serial(n) });
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn the_last_serial_may_be_alone() {
+    for alone in [Serial::LIMIT - 1, Serial::LIMIT - 2, 0] {
+        let set = set(&build(&[(1, [alone].into())].into()));
+        for n in [0, 1, Serial::LIMIT / 2, Serial::LIMIT - 2, Serial::LIMIT - 1] {
+            let coordinate = Coordinate { shard: shard(1), serial: serial(n) };
+            assert_eq!(set.contains(coordinate), n == alone, "{n} of {alone}");
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct BaseObject {
 }
 
 impl BaseObject {
-    /// Of `entries`: the same ones make the same object. Takes a fifth of a second for 10 million: not for an async thread.
+    /// Of `entries`: the same ones make the same object. Takes a quarter of a second for 10 million: not for an async thread.
     pub(super) fn build(entries: &[Entry]) -> Self {
         let seq = entries.iter().map(|entry| entry.seq).max().unwrap_or(0);
         let mut builder = BaseBuilder::new();

@@ -13,8 +13,8 @@ use super::shard_set::build::{Cursor, Writer};
 use super::{Rule, Rules};
 use crate::ids::{Coordinate, Serial};
 
-/// Entries that are sorted at once: 4 MiB, and as much again to sort them.
-const BUFFER: usize = 1 << 19;
+/// Entries that are sorted at once: 3 MiB, and as much again to sort them.
+const BUFFER: usize = 3 << 17;
 
 /// Serials that are merged at once: a bit for each fits the cache.
 const WINDOW: u64 = 1 << 18;
@@ -26,6 +26,8 @@ const SERIAL_BITS: u32 = Serial::LIMIT.trailing_zeros();
 pub struct BaseBuilder {
     /// Shard and serial in one number, which sorts as they do.
     buffer: Vec<u64>,
+    /// As long as the buffer was when it was sorted.
+    scratch: Vec<u64>,
     runs: BTreeMap<u32, Vec<Run>>,
     rules: Vec<Rule>,
 }
@@ -38,8 +40,11 @@ impl BaseBuilder {
 
     /// Adds a revoked token.
     pub fn revoke(&mut self, token: Coordinate) {
-        if self.buffer.len() == BUFFER {
+        let length = self.buffer.len();
+        if length == BUFFER {
             self.pack();
+        } else if length == self.buffer.capacity() {
+            self.buffer.reserve_exact(length.max(1024).min(BUFFER - length));
         }
         self.buffer.push(u64::from(token.shard.get()) << SERIAL_BITS | token.serial.get());
     }
@@ -52,7 +57,7 @@ impl BaseBuilder {
     /// The object. `seq` is that of the newest entry.
     pub fn finish(mut self, seq: u64) -> Vec<u8> {
         self.pack();
-        self.buffer = Vec::new();
+        (self.buffer, self.scratch) = (Vec::new(), Vec::new());
         let rules = Rules::merged(&self.rules);
 
         // At most: the same serial may be in several runs.
@@ -76,7 +81,7 @@ impl BaseBuilder {
 
     /// Sorts what is in the buffer and makes a run of each shard's part.
     fn pack(&mut self) {
-        sort(&mut self.buffer);
+        sort(&mut self.buffer, &mut self.scratch);
         self.buffer.dedup();
         for entries in self.buffer.chunk_by(|a, b| a >> SERIAL_BITS == b >> SERIAL_BITS) {
             let shard = u32::try_from(entries[0] >> SERIAL_BITS).unwrap_or(u32::MAX);
@@ -179,15 +184,17 @@ fn ones(mut word: u64) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Sorts by digits of 11 bits, from the lowest on; those that all numbers have in common are left out. Twice as fast as comparing.
-fn sort(numbers: &mut Vec<u64>) {
+/// Sorts, in half the time that comparing takes: by the first 22 of the bits that differ, in two steps from the lower to the higher half; what
+/// has these in common lies together then, and is mostly one number. `scratch` is for its use.
+fn sort(numbers: &mut Vec<u64>, scratch: &mut Vec<u64>) {
     const BITS: u32 = 11;
     const MASK: u64 = (1 << BITS) - 1;
     let first = numbers.first().copied().unwrap_or(0);
     let varying = numbers.iter().fold(0, |varying, number| varying | (number ^ first));
-    let mut sorted = vec![0; numbers.len()];
-    for shift in (0..u64::BITS).step_by(BITS as usize).filter(|shift| varying >> shift & MASK != 0) {
-        let digit = |number: u64| usize::try_from(number >> shift & MASK).unwrap_or(0);
+    let rest = (u64::BITS - varying.leading_zeros()).saturating_sub(2 * BITS);
+    scratch.resize(numbers.len(), 0);
+    for shift in [rest, rest + BITS] {
+        let digit = |number: u64| usize::try_from((number >> shift) & MASK).unwrap_or(0);
         let mut places = [0_usize; 1 << BITS];
         for number in numbers.iter() {
             places[digit(*number)] += 1;
@@ -198,9 +205,12 @@ fn sort(numbers: &mut Vec<u64>) {
         }
         for number in numbers.iter() {
             let place = &mut places[digit(*number)];
-            sorted[*place] = *number;
+            scratch[*place] = *number;
             *place += 1;
         }
-        core::mem::swap(numbers, &mut sorted);
+        core::mem::swap(numbers, scratch);
+    }
+    for alike in numbers.chunk_by_mut(|a, b| a >> rest == b >> rest).filter(|alike| alike.len() > 1) {
+        alike.sort_unstable();
     }
 }

@@ -23,6 +23,9 @@ pub(super) type Word = [u8; 8];
 /// Every how many zeros the position of one is noted. (Denser samples gain nothing measurable, they only cost memory.)
 const ZEROS_PER_SAMPLE: u64 = 512;
 
+/// One less than a serial has, so that there are always high bits.
+const MAX_LOW_BITS: u32 = Serial::LIMIT.trailing_zeros() - 1;
+
 const ELIAS_FANO: u8 = 0;
 const BITMAP: u8 = 1;
 
@@ -78,7 +81,7 @@ impl Entry {
             && (1..=entry.end).contains(&entry.count)
             && match encoding {
                 ELIAS_FANO => {
-                    low_bits <= 35
+                    u32::from(low_bits) <= MAX_LOW_BITS
                         // Positions are kept in 32 bits.
                         && u32::try_from(entry.high_bits()).is_ok()
                         && u64::from(entry.high_words) == entry.high_bits().div_ceil(64)
@@ -110,12 +113,12 @@ impl ShardSet {
         let start = reader.position();
         let words = reader.words(entry.high_words)?;
         let middle = reader.position();
-        reader.words(entry.low_words)?;
+        let low = reader.words(entry.low_words)?;
         let end = reader.position();
 
         let used = if entry.encoding == BITMAP { entry.end } else { entry.high_bits() };
-        let last = words.last().copied().map_or(0, u64::from_le_bytes);
-        let padding_is_zero = used.is_multiple_of(64) || last >> (used % 64) == 0;
+        let padding_is_zero =
+            ends_in_zeros(words, used) && ends_in_zeros(low, entry.count * u64::from(entry.low_bits));
         let (ones, encoding) = if entry.encoding == BITMAP {
             let ones = words.iter().map(|word| u64::from(u64::from_le_bytes(*word).count_ones())).sum();
             (ones, Encoding::Bitmap)
@@ -159,6 +162,12 @@ impl ShardSet {
 
 fn words<'b>(object: &'b [u8], place: &Range<usize>) -> &'b [Word] {
     object.get(place.clone()).unwrap_or_default().as_chunks().0
+}
+
+/// Whether the last word has no ones past the `used` bits of all.
+fn ends_in_zeros(words: &[Word], used: u64) -> bool {
+    let last = words.last().copied().map_or(0, u64::from_le_bytes);
+    used.is_multiple_of(64) || last >> (used % 64) == 0
 }
 
 /// Bit number `position`; past the end all bits are zero.
@@ -219,32 +228,38 @@ fn select_zero(words: &[Word], samples: &[u32], rank: u64) -> u64 {
     index * 64
 }
 
-/// Position of one number `rank` in `word`, counted from 0; `word` has more than `rank` ones.
+/// Position of one number `rank` in `word`, counted from 0; `word` has more than `rank` ones. Without a branch or loop: what is looked up is
+/// random, so each would be mispredicted (Vigna, "Broadword implementation of rank/select queries", 2008).
 fn select_in_word(word: u64, rank: u32) -> u32 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
     const PAIRS: u64 = 0x55 * EACH;
     const NIBBLES: u64 = 0x33 * EACH;
     const BYTES: u64 = 0x0f * EACH;
-    const HIGH: u64 = 0x80 * EACH;
-    // Ones in each byte, then in it and all bytes below (Vigna, "Broadword implementation of rank/select queries", 2008).
+    // Ones in each byte, then in it and all bytes below.
     let pairs = word - ((word >> 1) & PAIRS);
     let nibbles = (pairs & NIBBLES) + ((pairs >> 2) & NIBBLES);
     let sums = ((nibbles + (nibbles >> 4)) & BYTES).wrapping_mul(EACH);
-    // A high bit for each byte that lies wholly before: its sum is at most `rank`, and neither exceeds 64.
-    let before = (((u64::from(rank) * EACH) | HIGH) - sums) & HIGH;
-    let place = before.count_ones() * 8;
-    let seen = ((sums << 8) >> place) & 0xff;
-    let mut byte = word >> place;
-    for _ in seen..u64::from(rank) {
-        byte &= byte.wrapping_sub(1);
-    }
-    place + byte.trailing_zeros()
+    let place = bytes_up_to(sums, u64::from(rank)) * 8;
+    let rank = u64::from(rank) - (((sums << 8) >> place) & 0xff);
+    // The same within that byte, whose bits are spread to one a byte.
+    let byte = (word >> place) & 0xff;
+    let spread = (byte * EACH) & 0x8040_2010_0804_0201;
+    let ones = ((spread + 0x7f * EACH) >> 7) & EACH;
+    place + bytes_up_to(ones.wrapping_mul(EACH), rank)
+}
+
+/// A one in each byte.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// How many of the bytes in `sums` are at most `most`; none of them exceeds 64.
+const fn bytes_up_to(sums: u64, most: u64) -> u32 {
+    const HIGH: u64 = 0x80 * EACH;
+    ((((most * EACH) | HIGH) - sums) & HIGH).count_ones()
 }
 
 /// Writing, and reading one after the other what was written.
 #[cfg(feature = "builder")]
 pub(super) mod build {
-    use super::{BITMAP, ELIAS_FANO, Entry, Word, bits_at};
+    use super::{BITMAP, ELIAS_FANO, Entry, MAX_LOW_BITS, Word, bits_at};
 
     impl Entry {
         /// The smaller encoding for `count` serials (at least one) below `end`.
@@ -259,7 +274,7 @@ pub(super) mod build {
 
         /// An Elias–Fano set of `count` serials (at least one) below `end`.
         pub(in super::super) fn elias_fano(count: u64, end: u64) -> Self {
-            let low_bits = (end / count).max(1).ilog2();
+            let low_bits = (end / count).max(1).ilog2().min(MAX_LOW_BITS);
             let entry = Self {
                 encoding: ELIAS_FANO,
                 low_bits: low_bits as u8,
