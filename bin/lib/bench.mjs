@@ -5,6 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 
+import * as revocation from "./benches/revocation.mjs";
 import * as scale from "./benches/scale.mjs";
 import { refuseUsage, runCommand } from "./lifecycle.mjs";
 import { Problem, bold, dim, duration, green, heading, red, say, toStandardError } from "./output.mjs";
@@ -30,14 +31,14 @@ import { stateDir } from "./paths.mjs";
  */
 
 /** @type {Record<string, Bench>} */
-const BENCHES = { scale };
+const BENCHES = { revocation, scale };
 
 const HELP = `bin/bench: runs a benchmark. What it compares runs side by side, in turns, on servers of its own.
 
   bin/bench NAME [--json]   one benchmark; --json prints one object and nothing else on standard output
   bin/bench --help          this text
 
-${Object.entries(BENCHES).map(([name, { what, help }]) => `  ${name.padEnd(8)}${what}\n${help}`).join("\n")}
+${Object.entries(BENCHES).map(([name, { what, help }]) => `  ${name.padEnd(10)}${what}\n${help}`).join("\n")}
 The status is 0 when it ran, whether or not targets were met: see \`met\`.
 `;
 

@@ -36,41 +36,53 @@ export async function buildEdge({ progress = () => {} } = {}) {
   const built = [];
   const sizes = [];
   for (const { name, crate } of MODULES) {
-    await cargo(["build", "--profile", "wasm", "--target", "wasm32-unknown-unknown", "-p", crate], {
-      log: path.join(toolsDir, `build-${name}.log`),
-      failure: `the edge's ${name} module doesn't compile`,
-      progress: (status) => progress(`${name} ${status}`),
-    });
-    const file = crate.replaceAll("-", "_");
-    const compiled = path.join(await targetDir(), "wasm32-unknown-unknown", "wasm", `${file}.wasm`);
-    const out = path.join(edgeBuildDir, name);
-    const digest = crypto.createHash("sha256").update(fs.readFileSync(compiled)).update(`wasm-bindgen ${version} ${FEATURES}`).digest("hex");
-    const stamp = path.join(out, ".built-from");
-    if (readIfThere(stamp) !== digest) {
-      progress(`${name}: bindings`);
-      // Made aside, then put in place whole: wrangler may be watching.
-      const partial = `${out}.partial-${process.pid}`;
-      fs.rmSync(partial, { recursive: true, force: true });
-      await run(program, ["--target", "bundler", "--out-dir", partial, "--out-name", file, compiled], {
-        fix: "remove edge-verifier/build and .countersign/tools, and run this again",
-      });
-      progress(`${name}: wasm-opt`);
-      const wasm = path.join(partial, `${file}_bg.wasm`);
-      await run(process.execPath, [path.join(root, "node_modules", "binaryen", "bin", "wasm-opt"), ...FEATURES, "-Oz", wasm, "-o", `${wasm}.small`], {
-        fix: "see that npm's packages are installed: npm install --no-save",
-      });
-      fs.renameSync(`${wasm}.small`, wasm);
-      // wasm-bindgen types what it exports to pages; the entry script uses the glue itself.
-      fs.writeFileSync(path.join(partial, `${file}_bg.d.ts`), "export function __wbg_set_wasm(exports: WebAssembly.Exports): void;\n");
-      fs.writeFileSync(path.join(partial, ".built-from"), digest);
-      fs.rmSync(out, { recursive: true, force: true });
-      fs.renameSync(partial, out);
-      built.push(name);
-    }
-    const bytes = fs.readFileSync(path.join(out, `${file}_bg.wasm`));
-    sizes.push({ name, bytes: bytes.length, gzipped: zlib.gzipSync(bytes, { level: 9 }).length });
+    const module = { name, crate, out: path.join(edgeBuildDir, name), tool: { program, version }, progress };
+    const { fresh, bytes, gzipped } = await buildModule(module);
+    if (fresh) built.push(name);
+    sizes.push({ name, bytes, gzipped });
   }
   return { built, sizes };
+}
+
+/**
+ * Builds one module, unless it is up to date.
+ * @param {{name: string, crate: string, manifest?: string, out: string, tool: {program: string, version: string}, progress: (status: string) => void}} module
+ *   `manifest`: of a crate that isn't in the workspace
+ */
+export async function buildModule({ name, crate, manifest, out, tool, progress }) {
+  const place = manifest ? ["--manifest-path", manifest, "--target-dir", await targetDir()] : ["-p", crate];
+  await cargo(["build", "--profile", "wasm", "--target", "wasm32-unknown-unknown", "--lib", ...place], {
+    log: path.join(toolsDir, `build-${name}.log`),
+    failure: `the ${name} module doesn't compile`,
+    progress: (status) => progress(`${name} ${status}`),
+  });
+  const file = crate.replaceAll("-", "_");
+  const compiled = path.join(await targetDir(), "wasm32-unknown-unknown", "wasm", `${file}.wasm`);
+  const digest = crypto.createHash("sha256").update(fs.readFileSync(compiled)).update(`wasm-bindgen ${tool.version} ${FEATURES}`).digest("hex");
+  const stamp = path.join(out, ".built-from");
+  const fresh = readIfThere(stamp) !== digest;
+  if (fresh) {
+    progress(`${name}: bindings`);
+    // Made aside, then put in place whole: wrangler may be watching.
+    const partial = `${out}.partial-${process.pid}`;
+    fs.rmSync(partial, { recursive: true, force: true });
+    await run(tool.program, ["--target", "bundler", "--out-dir", partial, "--out-name", file, compiled], {
+      fix: "remove edge-verifier/build and .countersign/tools, and run this again",
+    });
+    progress(`${name}: wasm-opt`);
+    const wasm = path.join(partial, `${file}_bg.wasm`);
+    await run(process.execPath, [path.join(root, "node_modules", "binaryen", "bin", "wasm-opt"), ...FEATURES, "-Oz", wasm, "-o", `${wasm}.small`], {
+      fix: "see that npm's packages are installed: npm install --no-save",
+    });
+    fs.renameSync(`${wasm}.small`, wasm);
+    // wasm-bindgen types what it exports to pages; the entry script uses the glue itself.
+    fs.writeFileSync(path.join(partial, `${file}_bg.d.ts`), "export function __wbg_set_wasm(exports: WebAssembly.Exports): void;\n");
+    fs.writeFileSync(path.join(partial, ".built-from"), digest);
+    fs.rmSync(out, { recursive: true, force: true });
+    fs.renameSync(partial, out);
+  }
+  const bytes = fs.readFileSync(path.join(out, `${file}_bg.wasm`));
+  return { fresh, bytes: bytes.length, gzipped: zlib.gzipSync(bytes, { level: 9 }).length };
 }
 
 /**

@@ -11,6 +11,7 @@ import { root, shown, stateDir } from "./paths.mjs";
 import { startPostgres } from "./postgres.mjs";
 import { run } from "./processes.mjs";
 import { requireRedis, startRedis } from "./redis.mjs";
+import { benchManifest, buildRevocationWasm } from "./revocation-wasm.mjs";
 import { cargo, ensureRustComponents } from "./rust.mjs";
 import { setUpEdge, setUpIssuer, setUpPackages, setUpPostgres, setUpPyJwt, setUpRust, setUpWasmBindgen } from "./setup.mjs";
 import { requireSoftHsm } from "./softhsm.mjs";
@@ -24,13 +25,14 @@ const logs = path.join(dir, "logs");
 
 /** @type {{name: string, what: string, run: () => Promise<Outcome>}[]} */
 const SECTIONS = [
-  { name: "format", what: "cargo fmt --check", run: () => checks([["cargo fmt", ["cargo", "fmt", "--all", "--check"]]]) },
+  { name: "format", what: "cargo fmt --check", run: format },
   { name: "lint", what: "clippy, native and wasm32, no warnings", run: lint },
   { name: "rust", what: "cargo test, on a real Postgres, a real Redis and a PKCS#11 token", run: rust },
   { name: "sqlx", what: "the committed query data is that of the migrated database", run: sqlx },
   { name: "wasm", what: "the edge's modules, and the Worker as a deployment bundles it", run: wasm },
   { name: "types", what: "tsc over the entry script and bin/", run: types },
   { name: "vectors", what: "the shared accept and reject vectors, and what an isolate believes of keys, in wasm under Node", run: () => nodeTests("vectors", "edge-verifier/tests/node/*.test.mjs") },
+  { name: "golden", what: "revoked sets made natively, read and made in wasm", run: golden },
   { name: "workerd", what: "end to end: the built wasm in workerd", run: () => nodeTests("workerd", "edge-verifier/tests/workerd/*.test.mjs") },
   { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
   { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
@@ -182,11 +184,20 @@ async function checks(commands) {
   return outcome;
 }
 
+/** The crate of the benchmark isn't in the workspace. */
+function format() {
+  return checks([
+    ["cargo fmt", ["cargo", "fmt", "--all", "--check"]],
+    ["cargo fmt, benchmark", ["cargo", "fmt", "--manifest-path", benchManifest, "--check"]],
+  ]);
+}
+
 function lint() {
   const deny = ["--", "-D", "warnings"];
   const edgeCrates = ["-p", "countersign-edge-verifier", "-p", "countersign-edge-control"];
   return checks([
     ["clippy", ["cargo", "clippy", "--workspace", "--all-targets", ...deny]],
+    ["clippy, benchmark", ["cargo", "clippy", "--manifest-path", benchManifest, "--all-targets", ...deny]],
     ["clippy for wasm32", ["cargo", "clippy", "--target", "wasm32-unknown-unknown", ...edgeCrates, ...deny]],
   ]);
 }
@@ -245,6 +256,11 @@ async function nodeTests(name, files) {
     env = await servers();
   }
   if (name === "workerd") await setUpPyJwt();
+  return runNodeTests(name, files, env);
+}
+
+/** @returns {Promise<Outcome>} */
+async function runNodeTests(name, files, env) {
   const log = path.join(logs, `${name}.log`);
   const { status, stdout } = await task("node --test", () =>
     run(modernNode(), ["--test", "--test-reporter=spec", files], {
@@ -254,6 +270,15 @@ async function nodeTests(name, files) {
   const count = (word) => Number(new RegExp(`^ℹ ${word} (\\d+)`, "m").exec(stdout)?.[1] ?? 0);
   if (status !== 0) say(lastLines(log, 200));
   return settle(count("pass"), count("fail") + count("cancelled"), count("skipped") + count("todo"), status, "node --test");
+}
+
+/** @returns {Promise<Outcome>} */
+async function golden() {
+  await task("revoked sets in wasm", async (progress) => {
+    const { bytes } = await buildRevocationWasm(progress);
+    return { result: `${(bytes / 1000).toFixed(1)} KB` };
+  });
+  return runNodeTests("golden", "shared/tests/golden/*.test.mjs", {});
 }
 
 /**

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use countersign_shared::revocation::{
-    Base, Delta, FormatError, Level, RevokedSet, Rule, build_base, encode_delta,
+    Base, BaseBuilder, Delta, FormatError, Level, RevokedSet, Rule, encode_delta,
 };
 use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
 use proptest::prelude::*;
@@ -28,12 +28,22 @@ fn parse(bytes: &[u8]) -> Result<Base, FormatError> {
     Base::parse(bytes, &digest, &digest)
 }
 
+fn build_base(shards: &BTreeMap<Shard, Vec<Serial>>) -> Vec<u8> {
+    let mut builder = BaseBuilder::new();
+    for (shard, serials) in shards {
+        for serial in serials {
+            builder.revoke(Coordinate { shard: *shard, serial: *serial });
+        }
+    }
+    builder.finish(7)
+}
+
 fn build(shards: &BTreeMap<u32, BTreeSet<u64>>) -> Vec<u8> {
     let shards = shards
         .iter()
         .map(|(number, serials)| (shard(*number), serials.iter().copied().map(serial).collect()))
         .collect();
-    build_base(7, &shards, &[])
+    build_base(&shards)
 }
 
 fn set(bytes: &[u8]) -> RevokedSet {
@@ -46,6 +56,7 @@ fn serials() -> impl Strategy<Value = BTreeSet<u64>> {
         prop::collection::btree_set(0..300_u64, 0..300),
         prop::collection::btree_set(0..20_000_u64, 0..2_000),
         prop::collection::btree_set(0..Serial::LIMIT, 0..200),
+        prop::collection::btree_set(Serial::LIMIT - 3..Serial::LIMIT, 1..3),
         (0..1_000_000_u64, 1..3_000_u64).prop_map(|(start, length)| (start..start + length).collect()),
         (0..60_u32).prop_map(|count| (0..count.min(36)).map(|bit| 1_u64 << bit).collect()),
     ]
@@ -112,13 +123,59 @@ proptest! {
 }
 
 #[test]
+fn the_last_serial_may_be_alone() {
+    for alone in [Serial::LIMIT - 1, Serial::LIMIT - 2, 0] {
+        let set = set(&build(&[(1, [alone].into())].into()));
+        for n in [0, 1, Serial::LIMIT / 2, Serial::LIMIT - 2, Serial::LIMIT - 1] {
+            let coordinate = Coordinate { shard: shard(1), serial: serial(n) };
+            assert_eq!(set.contains(coordinate), n == alone, "{n} of {alone}");
+        }
+    }
+}
+
+#[test]
 fn the_same_content_makes_the_same_bytes() {
     let forward: BTreeMap<_, _> = [(shard(1), (0..1000).map(|n| serial(n * 37)).collect::<Vec<_>>())].into();
     let mut backward = forward.clone();
     let serials = backward.get_mut(&shard(1)).unwrap();
     serials.reverse();
     serials.extend_from_within(..10);
-    assert_eq!(build_base(1, &forward, &[]), build_base(1, &backward, &[]));
+    assert_eq!(build_base(&forward), build_base(&backward));
+}
+
+/// More than the builder sorts at once, in no order, some of them again and again: several runs, merged.
+#[test]
+fn many_entries_in_any_order_make_the_bytes_of_few() {
+    const COUNT: u64 = 600_000;
+    for (spacing, shards) in [(13, 3), (40_000, 1)] {
+        let coordinate = |n: u64| Coordinate {
+            shard: shard(u32::try_from(n % shards).unwrap()),
+            serial: serial(n / shards * spacing + n % 2),
+        };
+        let mut scattered = BaseBuilder::new();
+        for n in 0..COUNT {
+            // 999,983 is a prime, so this reaches every number once.
+            scattered.revoke(coordinate(n * 999_983 % COUNT));
+            if n % 3 == 0 {
+                scattered.revoke(coordinate(n));
+            }
+        }
+        let scattered = scattered.finish(7);
+        let mut in_order: BTreeMap<Shard, Vec<Serial>> = BTreeMap::new();
+        for n in 0..COUNT {
+            let Coordinate { shard, serial } = coordinate(n);
+            in_order.entry(shard).or_default().push(serial);
+        }
+        assert!(scattered == build_base(&in_order), "spacing {spacing}");
+
+        let set = set(&scattered);
+        for n in (0..COUNT).step_by(11) {
+            let member = coordinate(n);
+            assert!(set.contains(member), "{member:?}");
+            let other = Coordinate { serial: serial(member.serial.get() + 2), ..member };
+            assert!(!set.contains(other), "{other:?}");
+        }
+    }
 }
 
 /// Bits for each revoked serial, as `docs/design.md` states them: 5.6 when one in ten is revoked, 8.7 at one in a hundred.

@@ -1,10 +1,9 @@
 //! Making base objects and heads out of entries. No I/O.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use countersign_shared::revocation::{Head, build_base, encode_delta, hex};
+use countersign_shared::revocation::{BaseBuilder, Head, encode_delta, hex};
 use countersign_shared::{Coordinate, KeySet, KeyStatement, Shard, UnixTime};
 
 use crate::domain::signing_key::HEAD_SECONDS;
@@ -31,20 +30,17 @@ pub(super) struct BaseObject {
 }
 
 impl BaseObject {
-    /// Of `entries`: the same ones make the same object. Takes 33 ms for 10 million: not for an async thread.
+    /// Of `entries`: the same ones make the same object. Takes a quarter of a second for 10 million: not for an async thread.
     pub(super) fn build(entries: &[Entry]) -> Self {
         let seq = entries.iter().map(|entry| entry.seq).max().unwrap_or(0);
-        let mut shards: BTreeMap<Shard, Vec<_>> = BTreeMap::new();
-        let mut rules = Vec::new();
+        let mut builder = BaseBuilder::new();
         for entry in entries {
             match &entry.revoked {
-                Revoked::Token(coordinate) => {
-                    shards.entry(coordinate.shard).or_default().push(coordinate.serial);
-                }
-                Revoked::UpTo(rule) => rules.push(rule.clone()),
+                Revoked::Token(coordinate) => builder.revoke(*coordinate),
+                Revoked::UpTo(rule) => builder.end_up_to(rule.clone()),
             }
         }
-        let bytes = build_base(seq, &shards, &rules);
+        let bytes = builder.finish(seq);
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest(&SHA256, &bytes).as_ref());
         Self { sha256, bytes }

@@ -7,11 +7,15 @@ use crate::ids::{Coordinate, Shard};
 
 const MAGIC: [u8; 4] = *b"CSRB";
 const VERSION: u16 = 1;
+#[cfg(feature = "builder")]
+pub(super) const HEADER_BYTES: usize = 24;
 
 /// A base object, ready for look-ups. [`Base::default`] is the empty one.
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     seq: u64,
+    /// The object as it came; the sets are looked up in it.
+    bytes: Vec<u8>,
     /// Ascending by shard.
     shards: Vec<(Shard, ShardSet)>,
     rules: Rules,
@@ -43,7 +47,7 @@ impl Base {
             .collect::<Result<_, FormatError>>()?;
         let rules = Rules::read(&mut reader, u64::from(rule_count))?;
         reader.end()?;
-        Ok(Self { seq, shards, rules })
+        Ok(Self { seq, bytes: bytes.to_vec(), shards, rules })
     }
 
     /// The `seq` of the newest entry in it.
@@ -53,7 +57,7 @@ impl Base {
 
     pub(super) fn contains(&self, coordinate: Coordinate) -> bool {
         let place = self.shards.binary_search_by_key(&coordinate.shard, |(shard, _)| *shard);
-        place.is_ok_and(|place| self.shards[place].1.contains(coordinate.serial))
+        place.is_ok_and(|place| self.shards[place].1.contains(&self.bytes, coordinate.serial))
     }
 
     pub(super) const fn rules(&self) -> &Rules {
@@ -61,40 +65,15 @@ impl Base {
     }
 }
 
-/// Makes the base object of `shards` and `rules`: the same input, in any order and with duplicates, makes the same bytes.
-/// `seq` is that of the newest entry.
+/// Appends what comes before the shard table.
 #[cfg(feature = "builder")]
-pub fn build_base(
-    seq: u64,
-    shards: &std::collections::BTreeMap<Shard, Vec<crate::ids::Serial>>,
-    rules: &[super::Rule],
-) -> Vec<u8> {
-    use super::shard_set::build;
-
-    let mut table = Vec::with_capacity(shards.len() * 32);
-    let mut words = Vec::new();
-    let mut shard_count = 0_u32;
-    for (shard, serials) in shards.iter().filter(|(_, serials)| !serials.is_empty()) {
-        let mut serials: Vec<u64> = serials.iter().map(|serial| serial.get()).collect();
-        serials.sort_unstable();
-        serials.dedup();
-        let (entry, shard_words) = build::shard(&serials);
-        table.extend_from_slice(&shard.get().to_le_bytes());
-        entry.write(&mut table);
-        words.extend(shard_words.iter().flat_map(|word| word.to_le_bytes()));
-        shard_count += 1;
-    }
-    let rule_count = u32::try_from(Rules::merged(rules).len()).unwrap_or(u32::MAX);
-
-    let mut out = Vec::with_capacity(24 + table.len() + words.len());
+pub(super) fn write_header(seq: u64, shards: usize, rules: usize, out: &mut Vec<u8>) {
+    // Both are far below: there are 2²⁴ shards.
+    let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&shard_count.to_le_bytes());
-    out.extend_from_slice(&rule_count.to_le_bytes());
+    out.extend_from_slice(&number(shards).to_le_bytes());
+    out.extend_from_slice(&number(rules).to_le_bytes());
     out.extend_from_slice(&seq.to_le_bytes());
-    out.extend_from_slice(&table);
-    out.extend_from_slice(&words);
-    Rules::write(rules, &mut out);
-    out
 }

@@ -3,23 +3,38 @@
 use super::FormatError;
 
 /// Reads from the front; every read is bounds-checked.
-pub(super) struct Reader<'b>(&'b [u8]);
+pub(super) struct Reader<'b> {
+    /// Of all there was.
+    length: usize,
+    rest: &'b [u8],
+}
 
 impl<'b> Reader<'b> {
     pub(super) const fn new(bytes: &'b [u8]) -> Self {
-        Self(bytes)
+        Self { length: bytes.len(), rest: bytes }
+    }
+
+    /// How many bytes were read.
+    pub(super) const fn position(&self) -> usize {
+        self.length - self.rest.len()
     }
 
     pub(super) fn take(&mut self, length: usize) -> Result<&'b [u8], FormatError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(FormatError::Length)?;
-        self.0 = rest;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(FormatError::Length)?;
+        self.rest = rest;
         Ok(taken)
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(FormatError::Length)?;
-        self.0 = rest;
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(FormatError::Length)?;
+        self.rest = rest;
         Ok(*taken)
+    }
+
+    /// `count` words of 64 bits.
+    pub(super) fn words(&mut self, count: u32) -> Result<&'b [[u8; 8]], FormatError> {
+        let length = usize::try_from(u64::from(count) * 8).map_err(|_| FormatError::Length)?;
+        Ok(self.take(length)?.as_chunks().0)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, FormatError> {
@@ -36,13 +51,6 @@ impl<'b> Reader<'b> {
 
     pub(super) fn u64(&mut self) -> Result<u64, FormatError> {
         self.array().map(u64::from_le_bytes)
-    }
-
-    /// `count` little-endian words.
-    pub(super) fn words(&mut self, count: u32) -> Result<Vec<u64>, FormatError> {
-        let length = usize::try_from(u64::from(count) * 8).map_err(|_| FormatError::Length)?;
-        let (words, _) = self.take(length)?.as_chunks::<8>();
-        Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
 
     /// An unsigned LEB128 number in its shortest form.
@@ -63,7 +71,7 @@ impl<'b> Reader<'b> {
     }
 
     pub(super) fn end(&self) -> Result<(), FormatError> {
-        if self.0.is_empty() { Ok(()) } else { Err(FormatError::Length) }
+        if self.rest.is_empty() { Ok(()) } else { Err(FormatError::Length) }
     }
 }
 

@@ -96,7 +96,8 @@ pub fn encode_delta(entries: &[Coordinate], rules: &[super::Rule]) -> Vec<u8> {
         }
         previous_shard = number;
     }
-    write_leb128(Rules::merged(rules).len() as u64, &mut out);
-    Rules::write(rules, &mut out);
+    let rules = Rules::merged(rules);
+    write_leb128(rules.len() as u64, &mut out);
+    Rules::write(&rules, &mut out);
     out
 }

@@ -1,14 +1,18 @@
 //! The revoked set: which tokens were taken back, exactly, in a few bits each.
 //!
 //! The issuer makes a [`Base`] now and then (immutable, named by its digest) and a [`Head`] all the time (small, signed: which base,
-//! plus the [`Delta`] since). A verifier holds a [`RevokedSet`] of the two and asks it about every token. Bytes: `docs/reference/formats.md`.
+//! plus the [`Delta`] since). A verifier holds a [`RevokedSet`] of the two and asks it about every token. For tokens of other issuers there
+//! is a [`ForeignFilter`], and a [`ForeignList`] to be sure. Bytes: `docs/reference/formats.md`.
 //!
-//! Everything read here may be hostile or damaged: each length is checked before it is used, nothing is allocated
-//! beyond the size of the input, and nothing panics.
+//! Everything read here may be hostile or damaged: each length is checked before it is used, what is allocated is at most
+//! proportional to the input, and nothing panics.
 
 mod base;
+#[cfg(feature = "builder")]
+mod builder;
 mod bytes;
 mod delta;
+mod foreign;
 mod head;
 mod shard_set;
 
@@ -16,10 +20,13 @@ use core::fmt;
 
 pub use base::Base;
 #[cfg(feature = "builder")]
-pub use base::build_base;
+pub use builder::BaseBuilder;
 pub use delta::Delta;
 #[cfg(feature = "builder")]
 pub use delta::encode_delta;
+pub use foreign::{ForeignFilter, ForeignList, Suspicion};
+#[cfg(feature = "builder")]
+pub use foreign::{ForeignObjects, build_foreign};
 pub use head::{HEAD_TYPE, Head, HeadError, MAX_HEAD_BYTES, PreparedHead, hex};
 
 use crate::claims::Claims;
@@ -100,10 +107,16 @@ impl Rules {
         Ok(Self(rules))
     }
 
-    /// Appends the rules, sorted, of several for one subject the latest.
+    /// Bytes that [`Self::write`] appends.
     #[cfg(feature = "builder")]
-    fn write(rules: &[Rule], out: &mut Vec<u8>) {
-        for rule in Self::merged(rules) {
+    fn size(rules: &[&Rule]) -> usize {
+        rules.iter().map(|rule| 10 + rule.subject.len()).sum()
+    }
+
+    /// Appends rules that were [`Self::merged`].
+    #[cfg(feature = "builder")]
+    fn write(rules: &[&Rule], out: &mut Vec<u8>) {
+        for rule in rules {
             out.push(rule.level as u8);
             out.push(u8::try_from(rule.subject.len()).unwrap_or(u8::MAX));
             out.extend_from_slice(&rule.subject[..rule.subject.len().min(255)]);
@@ -111,6 +124,7 @@ impl Rules {
         }
     }
 
+    /// Sorted; of several for one subject the latest.
     #[cfg(feature = "builder")]
     fn merged(rules: &[Rule]) -> Vec<&Rule> {
         let mut rules: Vec<&Rule> = rules.iter().collect();
@@ -193,6 +207,10 @@ pub enum FormatError {
     Number,
     /// The head's payload isn't what it must be.
     Head,
+    /// A filter's header is out of range.
+    Filter,
+    /// A list is out of order, or its offsets don't fit its text.
+    List,
 }
 
 impl fmt::Display for FormatError {
@@ -206,6 +224,8 @@ impl fmt::Display for FormatError {
             Self::Rule => "a not-before rule is malformed",
             Self::Number => "a number is malformed or out of range",
             Self::Head => "the head's payload is malformed",
+            Self::Filter => "the filter's header is malformed",
+            Self::List => "the list is out of order or its offsets are wrong",
         })
     }
 }
