@@ -101,7 +101,7 @@ fn nobody_else_s_statement_is_taken() {
 
 #[test]
 fn a_payload_that_is_not_one_is_refused() {
-    let issuer = r#""iss":"i","sub":"i","#.replace("\"i\"", &format!("{:?}", ISSUER));
+    let issuer = r#""iss":"i","sub":"i","#.replace("\"i\"", &format!("{ISSUER:?}"));
     let with = |rest: &str| read_payload(&format!("{{{issuer}{rest}}}"));
     let key = jwk("a", 2);
     let sound = format!(r#""iat":1,"epoch":1,"version":1,"keys":[{key}]"#);

@@ -75,6 +75,10 @@ impl Spare {
         Self(Some(key.0))
     }
 
+    fn suits(&self, plan: &Plan) -> bool {
+        self.0.as_ref().is_some_and(|key| key.algorithm == plan.algorithm)
+    }
+
     fn take(&mut self, plan: &Plan) -> Option<Generated> {
         self.0.take_if(|key| key.algorithm == plan.algorithm)
     }
@@ -262,7 +266,7 @@ impl<'a> Change<'a> {
     }
 
     /// Revokes a key: nothing signed with it holds any more, whoever signed it. If it signs, or is the next to, `spare` or the key that was to follow takes
-    /// its place now. That key, if there is one.
+    /// its place now. That key, if there is one: without, [`Self::replace`] it.
     pub async fn revoke(
         &mut self,
         kid: &str,
@@ -292,15 +296,39 @@ impl<'a> Change<'a> {
         let successor = if let Some(follower) = follower {
             self.hasten(&follower.kid).await?
         } else {
-            let bits = size(&key).unwrap_or(USUAL_RSA_BITS);
-            let plan = self.known.plan(key.purpose, key.algorithm, bits, None);
-            let scheduled = self.schedule(&Plan { at: self.known.now, ..plan }, spare).await?;
-            for due in transitions(&self.known) {
-                self.step(&due, spare).await?;
+            let plan = self.replacement(&key);
+            if plan.prepared.is_none() && !spare.suits(&plan) {
+                return Ok(None);
             }
-            self.existing(&scheduled.kid)?
+            self.put_in_place(plan, spare).await?
         };
         Ok(Some(successor))
+    }
+
+    /// Has a key sign from now on in place of `revoked`, which had none to follow it: the one made for it, unless somebody was faster.
+    pub async fn replace(
+        &mut self,
+        revoked: &KeyRecord,
+        spare: &mut Spare,
+    ) -> Result<KeyRecord, RotationError> {
+        match self.known.active(revoked.purpose, revoked.algorithm).cloned() {
+            Some(active) => Ok(active),
+            None => self.put_in_place(self.replacement(revoked), spare).await,
+        }
+    }
+
+    fn replacement(&self, key: &KeyRecord) -> Plan {
+        let bits = size(key).unwrap_or(USUAL_RSA_BITS);
+        let plan = self.known.plan(key.purpose, key.algorithm, bits, None);
+        Plan { at: self.known.now, ..plan }
+    }
+
+    async fn put_in_place(&mut self, plan: Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
+        let scheduled = self.schedule(&plan, spare).await?;
+        for due in transitions(&self.known) {
+            self.step(&due, spare).await?;
+        }
+        self.existing(&scheduled.kid)
     }
 
     /// If `key` was to take another's place and isn't any more, that one goes on.

@@ -1,6 +1,9 @@
 //! `countersign keys revoke`.
 
+use std::time::Duration;
+
 use clap::Args;
+use tokio::time::timeout;
 
 use super::connect;
 use super::report::{KeyBody, Report, called, when};
@@ -32,21 +35,38 @@ pub(in crate::cli) struct Revoke {
     json: bool,
 }
 
+/// How long the key may live that is revoked while another is made.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(sources: &Sources, options: &Revoke) -> Outcome {
     let config = config::Keys::from_sources(sources)?;
     let database = connect(config.plain).await?;
     let known = signing_keys::known(&database).await?;
     let key = known.key(&options.kid).ok_or(RotationError::NotFound)?;
-    let mut spare = match replacement(&known, key)? {
-        Some(plan) => Spare::for_plan(&plan).await?,
-        None => Spare::none(),
+    // An RSA key may take seconds to make: a stolen one is not left in force for so long.
+    let making =
+        replacement(&known, key)?.map(|plan| tokio::spawn(async move { Spare::for_plan(&plan).await }));
+    let (mut spare, making) = match making {
+        None => (Spare::none(), None),
+        Some(mut making) => match timeout(PATIENCE, &mut making).await {
+            Ok(made) => (made??, None),
+            Err(_) => (Spare::none(), Some(making)),
+        },
     };
     let mut change = Change::begin(&database, &config.master_key).await?;
     let before = change.known.key(&options.kid).cloned().ok_or(RotationError::NotFound)?;
-    let successor = change.revoke(&options.kid, &options.reason, &mut spare).await?;
+    let mut successor = change.revoke(&options.kid, &options.reason, &mut spare).await?;
     let key = change.known.key(&options.kid).cloned().ok_or(RotationError::NotFound)?;
-    let known = change.known.clone();
+    let mut known = change.known.clone();
     change.commit().await?;
+    if let (None, Some(making)) = (&successor, making) {
+        eprintln!("key {} is revoked; another is being made to sign in its place", called(&key));
+        let mut spare = making.await??;
+        let mut change = Change::begin(&database, &config.master_key).await?;
+        successor = Some(change.replace(&key, &mut spare).await?);
+        known = change.known.clone();
+        change.commit().await?;
+    }
 
     Ok(report(&before, &key, successor.as_ref(), &known).print(Format::of(options.json))?)
 }
