@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::clock;
 use crate::storage::changes::Listening;
-use crate::storage::{StorageError, idempotency, used_assertions};
+use crate::storage::{Database, StorageError, idempotency, not_before, serials, used_assertions};
 
 /// How often the database is asked for a sign of life.
 const PING: Duration = Duration::from_millis(250);
@@ -23,6 +23,8 @@ const RETRY: Duration = Duration::from_millis(250);
 const FIRST: Duration = Duration::from_secs(1);
 /// How often uses are written.
 const WRITE_USES: Duration = Duration::from_secs(10);
+/// How often rules are looked for that another process left unconfirmed.
+const CONFIRM_RULES: Duration = Duration::from_secs(5);
 /// How often old assertions are looked for.
 const SWEEP: Duration = Duration::from_mins(1);
 
@@ -52,7 +54,8 @@ impl Dispatch {
 
 /// The announcements that the client records and the keys go by.
 fn dispatch(app: &Arc<App>) -> Dispatch {
-    let (agents, tenants, all, keys) = (app.clone(), app.clone(), app.clone(), app.clone());
+    let (agents, tenants, all, keys, leases) =
+        (app.clone(), app.clone(), app.clone(), app.clone(), app.clone());
     Dispatch::default()
         .on("agent", move |id| match id.parse::<AgentId>() {
             Ok(agent) => agents.clients.agent_changed(agent),
@@ -64,6 +67,7 @@ fn dispatch(app: &Arc<App>) -> Dispatch {
         })
         .on("all", move |_| all.clients.all_changed())
         .on("keys", move |_| keys.keys.changed())
+        .on(serials::CHANGED, move |_| leases.serials.forget())
 }
 
 /// The running tasks.
@@ -117,6 +121,7 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
     let mut listening = Listening::open(&app.database).await?;
     // What was announced before is unknown.
     app.clients.all_changed();
+    app.serials.forget();
     let mut pings = interval(PING);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -142,13 +147,15 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
 /// Writes uses of credentials, sweeps used assertions; at the stop, writes the uses that are left.
 async fn keep_house(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
     let work = async {
-        let (mut writes, mut sweeps) = (interval(WRITE_USES), interval(SWEEP));
-        for ticks in [&mut writes, &mut sweeps] {
+        let (mut writes, mut rules, mut sweeps) =
+            (interval(WRITE_USES), interval(CONFIRM_RULES), interval(SWEEP));
+        for ticks in [&mut writes, &mut rules, &mut sweeps] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
             tokio::select! {
                 _ = writes.tick() => app.uses.write(&app.database).await,
+                _ = rules.tick() => confirm_rules(&app.database).await,
                 _ = sweeps.tick() => sweep(&app).await,
             }
         }
@@ -158,6 +165,12 @@ async fn keep_house(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
         _ = stopping.wait_for(|stop| *stop) => {}
     }
     app.uses.write(&app.database).await;
+}
+
+async fn confirm_rules(database: &Database) {
+    if let Err(error) = not_before::confirm_abandoned(database).await {
+        warn!("rules that another process left unconfirmed aren't looked at: {error}");
+    }
 }
 
 async fn sweep(app: &App) {

@@ -150,8 +150,10 @@ pub async fn authenticate(
             Ok(authenticated)
         }
         Err(Failure::Refused(refused)) => {
+            // Counted first: of attempts at once those that come too late learn nothing.
+            let counted = app.limits.authentication_failed(app, &attempt, refused.concerns, origin).await;
             let error = write_down(app, &refused, origin).await;
-            app.limits.authentication_failed(app, &attempt, refused.concerns, origin).await?;
+            counted?;
             Err(error)
         }
         Err(Failure::Unchecked(error)) => Err(error),

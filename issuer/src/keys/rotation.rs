@@ -87,6 +87,8 @@ impl Spare {
 impl<'a> Change<'a> {
     /// Waits until nobody else changes keys, and reads what is known of them.
     pub async fn begin(database: &Database, master: &'a MasterKey) -> Result<Self, KeyError> {
+        // With a wrong master key a new key would be sealed that no issuer can open, and none would sign any more.
+        super::load_secrets(database, master).await?;
         let mut transaction = database.begin_installation().await?;
         super::lock(&mut transaction, master).await?;
         let began = Instant::now();

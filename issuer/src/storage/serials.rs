@@ -2,7 +2,10 @@
 
 use countersign_shared::{Serial, Shard, UnixTime};
 
-use super::{Database, StorageError, Transaction};
+use super::{Database, StorageError, Transaction, changes};
+
+/// How it is announced ([`super::changes`]) that leases taken before don't count any more.
+pub const CHANGED: &str = "serials";
 
 /// Takes the next `count` serials of `shard` and returns the first; `None` when there aren't that many left. Nobody else gets them, not
 /// even after a crash: they are then a gap.
@@ -23,7 +26,7 @@ pub async fn lease(database: &Database, shard: Shard, count: u64) -> Result<Opti
 /// How many serials [`skip`] leaves out: more than a shard is ever given, up to 37,000 tokens a second.
 const SKIPPED: i64 = 1 << 27;
 
-/// Goes on far beyond what is known to be leased, in the shards of every token that expires between `from` and `to`.
+/// Goes on far beyond what is known to be leased, in the shards of every token that expires between `from` and `to`; whoever holds a lease gives it up.
 pub async fn skip(transaction: &mut Transaction, from: UnixTime, to: UnixTime) -> Result<(), StorageError> {
     let shard = |time| Shard::of_expiry(time).map_or(0, |shard| shard.get().cast_signed());
     sqlx::query!(
@@ -36,5 +39,5 @@ pub async fn skip(transaction: &mut Transaction, from: UnixTime, to: UnixTime) -
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(())
+    changes::announce(transaction, CHANGED, "").await
 }

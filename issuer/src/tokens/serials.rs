@@ -43,6 +43,11 @@ impl Serials {
         Ok(Coordinate { shard, serial })
     }
 
+    /// Drops what is leased: the next token takes a new lease.
+    pub fn forget(&self) {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The stock of `shard`; those of shards that lie in the past are dropped.
     fn stock(&self, shard: Shard, now: UnixTime) -> Stock {
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);

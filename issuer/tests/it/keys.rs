@@ -273,6 +273,23 @@ async fn a_revoked_key_is_refused_everywhere_and_another_signs_at_once() {
     assert_eq!(ends, 0, "the one that signs goes on");
 }
 
+/// Else a key would be published that no issuer can open, and none would sign any more.
+#[tokio::test]
+async fn a_wrong_master_key_makes_no_keys() {
+    let issuer = Issuer::start().await;
+    let cli =
+        Cli::new(&issuer.database.url).env("MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=");
+    let kid = kid_of(&issuer.token(&issuer.administrator).await);
+    for arguments in
+        [&["keys", "rotate"][..], &["keys", "generate"], &["keys", "revoke", &kid, "--reason", "x"]]
+    {
+        let said = cli.run(arguments).expect_failure();
+        assert!(said.starts_with("MASTER_KEY does not open the keys"), "{arguments:?}: {said}");
+    }
+    let keys: i64 = issuer.database.value("select count(*) from signing_keys where state <> 'active'").await;
+    assert_eq!(keys, 0);
+}
+
 #[tokio::test]
 async fn commands_say_what_follows() {
     let (database, _) = TestDatabase::bootstrapped().await;

@@ -361,6 +361,12 @@ async fn a_hub_ahead_of_the_database_raises_the_alarm() {
     assert_eq!(heads.last().unwrap().head.epoch, epoch);
     let now: i64 = issuer.database.value(serials).await;
     assert!(now >= leased + (1 << 27), "{leased} {now}: no serial is issued twice");
+    // Not by an issuer that holds a lease from before either.
+    eventually("it has heard", 5, async || {
+        let serial = jti(&issuer.token(&issuer.administrator).await).coordinate().serial.get();
+        (serial >= 1 << 27).then_some(())
+    })
+    .await;
     let row = &issuer.database.audit("system.recovered").await[0];
     assert_eq!((&row["reason"], &row["epoch"]), (&"a test".into(), &epoch.into()));
     // And again: each time above the last.

@@ -147,6 +147,51 @@ async fn tokens_issued_while_a_suspension_is_committed_end_with_it() {
     assert!(last <= rule, "{last} {rule}");
 }
 
+/// The process that suspends dies before it could see how long its commit took.
+#[tokio::test]
+async fn what_a_killed_process_leaves_unconfirmed_another_confirms() {
+    let mut here = Issuer::start().await;
+    let there = another(&here).await;
+    let token = here.management_token(&here.administrator).await;
+    let (agent, _, client) = client(&here, &token).await;
+    there
+        .database
+        .execute(
+            "create function dawdle() returns trigger language plpgsql as $$ begin perform pg_sleep(3.5); return null; end $$;
+             create constraint trigger dawdle after update on agents deferrable initially deferred for each row execute function dawdle()",
+        )
+        .await;
+    let suspend = here.post(&format!("{agent}/suspend")).bearer_auth(&token);
+    let suspending = tokio::spawn(suspend.send());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    here.kill();
+    assert!(suspending.await.unwrap().is_err(), "it got no answer");
+    let mut last = 0;
+    loop {
+        let response = there.oauth("token", &client, &[GRANT]).await;
+        if response.status() != StatusCode::OK {
+            break;
+        }
+        let granted: Value = response.json().await.unwrap();
+        last = crate::support::issuer::claims(granted["access_token"].as_str().unwrap())["iat"]
+            .as_i64()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let rule = format!(
+        "select not_before from not_before_rules where level = 2 and subject = '\\x{}'",
+        client.id.replace('-', "")
+    );
+    let first: i64 = there.database.value(&rule).await;
+    assert!(first < last, "else there is nothing to confirm");
+    eventually("the rule reaches the last token", 25, async || {
+        (there.database.value::<i64>(&rule).await >= last).then_some(())
+    })
+    .await;
+    let left: i64 = there.database.value("select count(*) from rules_to_confirm").await;
+    assert_eq!(left, 0);
+}
+
 #[tokio::test]
 async fn a_change_of_tenant_resource_server_or_rule_is_in_force_too() {
     let here = Issuer::start().await;
