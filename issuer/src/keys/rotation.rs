@@ -504,12 +504,11 @@ impl Rotation {
             sleep(PAUSE).await;
         }
         info!("this process rotates keys");
-        let began = Instant::now();
         let mut changes = self.ring.subscribe();
         loop {
             leadership.confirm().await?;
             while self.take_a_step().await? {}
-            self.lower_max_age(began).await?;
+            self.lower_max_age().await?;
             _ = timeout(PAUSE, changes.changed()).await;
         }
     }
@@ -539,12 +538,12 @@ impl Rotation {
         Ok(true)
     }
 
-    /// Once no issuer can have handed out a JWK Set for longer than this one does, new keys needn't wait for longer. An issuer that still does says so again
-    /// ([`super::ring`]).
-    async fn lower_max_age(&self, began: Instant) -> Result<(), RotationError> {
-        let keys = self.ring.current();
-        let stated = keys.jwks_max_age();
-        if stated <= self.signing.jwks_max_age || began.elapsed() < Duration::from_secs(stated.into()) {
+    /// Once no issuer has said for long enough that its JWK Set may be kept for longer than this one's, new keys needn't wait for longer. One that still hands
+    /// them out goes on saying so ([`super::ring`]).
+    async fn lower_max_age(&self) -> Result<(), RotationError> {
+        if self.ring.current().jwks_max_age() <= self.signing.jwks_max_age
+            || !signing_keys::may_lower_max_age(&self.database).await?
+        {
             return Ok(());
         }
         let mut change = Change::begin(&self.database, &self.master).await?;

@@ -294,6 +294,7 @@ mod tests {
         let state = KeysState {
             version: 1,
             jwks_max_age: 300,
+            jwks_max_age_unstated: 0.0,
             token_algorithm: Algorithm::EdDsa,
             next_token_algorithm: None,
         };
