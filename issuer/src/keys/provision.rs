@@ -65,7 +65,7 @@ pub async fn provision(
             if purpose == Purpose::Token {
                 signing_keys::set_token_algorithm(&mut transaction, algorithm, None).await?;
                 // Nobody can have been told to keep a JWK Set yet.
-                signing_keys::lower_max_age(&mut transaction, signing.jwks_max_age).await?;
+                signing_keys::first_max_age(&mut transaction, signing.jwks_max_age).await?;
             }
             made.push(record.kid);
         } else if first.is_some() && purpose == Purpose::Token {

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{Jwks, KeyError, MasterKey, SignError, Signer, SigningKey, open, publish};
 use crate::clock;
@@ -232,12 +232,27 @@ impl Ring {
         })
     }
 
+    /// Says again for how long the JWK Set may be kept, while no other issuer's may for longer, and it wasn't tried just before.
+    async fn restate(&self, keys: &Keys, tried: &mut Option<Instant>) {
+        let max_age = self.promise.jwks_max_age;
+        let pause = Duration::from_secs(signing_keys::restated_after(max_age).into()) / 4;
+        if keys.jwks_max_age() != max_age || tried.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        *tried = Some(Instant::now());
+        if let Err(error) = signing_keys::restate(&self.database, max_age).await {
+            warn!("that the JWK Set may be kept for {max_age} s can't be said again: {error}");
+        }
+    }
+
     async fn keep_looking(&self) {
         let mut failing = false;
+        let mut restated = None;
         loop {
             _ = timeout(POLL, self.look.notified()).await;
             match self.refresh(Instant::now()).await {
-                Ok(_) => {
+                Ok(keys) => {
+                    self.restate(&keys, &mut restated).await;
                     if std::mem::take(&mut failing) {
                         info!("the signing keys can be read again");
                     }
@@ -270,7 +285,15 @@ async fn load(
             && matches!(key.state, KeyState::Pending | KeyState::Active)
             && key.longest_lifetime < promise.token_lifetime
     };
-    if known.keys.iter().any(breaks) || known.state.jwks_max_age < promise.jwks_max_age {
+    let holds = |known: &Known| {
+        let state = &known.state;
+        let stated = state.jwks_max_age > promise.jwks_max_age
+            || state.jwks_max_age == promise.jwks_max_age
+                && state.jwks_max_age_unstated < f64::from(signing_keys::UNSTATED_MARGIN);
+        stated && !known.keys.iter().any(breaks)
+    };
+    // It is looked at again: somebody else may have taken it back meanwhile, or added a key.
+    while !holds(&known) {
         signing_keys::promise(database, promise.token_lifetime, promise.jwks_max_age).await?;
         known = signing_keys::known(database).await?;
     }

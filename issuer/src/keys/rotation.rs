@@ -21,7 +21,7 @@ pub use super::schedule::{Plan, Step, size};
 
 use super::generate::{self, Generated};
 use super::import::Imported;
-use super::schedule::{due, transitions};
+use super::schedule::{MAX_LIVE, MAX_SPARE, MAX_VERIFY_ONLY, due, transitions};
 use super::{KeyError, MasterKey, Ring, longest_lifetime, seal};
 use crate::config::Signing;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
@@ -159,12 +159,17 @@ impl<'a> Change<'a> {
                 signing_keys::set_token_algorithm(&mut self.transaction, *algorithm, *next).await?;
                 self.reread().await
             }
-            Step::Schedule(plan) => self.schedule(plan, spare).await.map(drop),
+            Step::Schedule(plan) => self.give_time(plan, spare).await.map(drop),
         }
     }
 
-    /// Gives a key its time, and the one that signs now its end. The key.
+    /// Gives a key its time, and the one that signs now its end. The key. Refused where one has to be made and there is no [`room`].
     pub async fn schedule(&mut self, plan: &Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
+        room(&self.known, plan)?;
+        self.give_time(plan, spare).await
+    }
+
+    async fn give_time(&mut self, plan: &Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
         let kid = if let Some(kid) = &plan.prepared {
             kid.clone()
         } else {
@@ -216,6 +221,9 @@ impl<'a> Change<'a> {
         imported: &Imported,
         until: OffsetDateTime,
     ) -> Result<KeyRecord, RotationError> {
+        if self.known.verify_only() >= MAX_VERIFY_ONLY {
+            return Err(RotationError::TooManyVerifyOnly);
+        }
         let mut key = seal(self.master, Purpose::Token, &imported.0)?;
         key.state = KeyState::Retiring;
         // As if it had signed up to now: what follows from its times is then true of it too.
@@ -230,8 +238,9 @@ impl<'a> Change<'a> {
         self.existing(&key.kid)
     }
 
-    /// The same with a key that was made for `plan`, whose time isn't taken.
+    /// The same with a key that was made for `plan`, whose time isn't taken. Refused where there is no [`room_for_spare`].
     pub async fn generate(&mut self, plan: &Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
+        room_for_spare(&self.known, plan)?;
         let kid = self.add(plan.purpose, &spare.take(plan).ok_or(RotationError::Overtaken)?).await?;
         self.existing(&kid)
     }
@@ -326,17 +335,25 @@ impl<'a> Change<'a> {
     }
 
     async fn put_in_place(&mut self, plan: Plan, spare: &mut Spare) -> Result<KeyRecord, RotationError> {
-        let scheduled = self.schedule(&plan, spare).await?;
+        // Never for want of room: it stands in for one that is revoked.
+        let scheduled = self.give_time(&plan, spare).await?;
         for due in transitions(&self.known) {
             self.step(&due, spare).await?;
         }
         self.existing(&scheduled.kid)
     }
 
-    /// If `key` was to take another's place and isn't any more, that one goes on.
+    /// If `key` was to take another's place and isn't any more, that one goes on; if the installation was to sign with its algorithm from then on, it isn't.
     async fn keep_predecessor(&mut self, key: &KeyRecord) -> Result<(), RotationError> {
         if !key.is_scheduled() {
             return Ok(());
+        }
+        let state = self.known.state;
+        if key.purpose == Purpose::Token
+            && state.next_token_algorithm.is_some_and(|(next, _)| next == key.algorithm)
+        {
+            signing_keys::set_token_algorithm(&mut self.transaction, state.token_algorithm, None).await?;
+            self.reread().await?;
         }
         let predecessor = self.known.active(key.purpose, key.algorithm);
         if let Some(predecessor) = predecessor.filter(|other| other.signs_until == key.activates_at) {
@@ -388,6 +405,12 @@ pub enum RotationError {
     Revoked,
     /// A key of that kid, or the same key under another, is there.
     Known(String),
+    /// So many keys of that kind are published that another has to wait until one of them is retired.
+    TooMany(Purpose, Algorithm),
+    /// So many keys of that kind wait for their time.
+    TooManySpare(Purpose, Algorithm),
+    /// So many keys are published that only verify.
+    TooManyVerifyOnly,
     /// Somebody else changed the keys just before: look again.
     Overtaken,
     /// The keys.
@@ -415,6 +438,25 @@ impl fmt::Display for RotationError {
             }
             Self::Revoked => f.write_str("the key is revoked already"),
             Self::Known(kid) => write!(f, "the key is here already, or another of that name: {kid}"),
+            Self::TooMany(purpose, algorithm) => write!(
+                f,
+                "{MAX_LIVE} {} keys for {} are published, and there can't be more: wait until one of them is retired (`countersign keys list`), or give \
+                 one up that doesn't sign (`countersign keys retire`)",
+                purpose.as_str(),
+                algorithm.as_str()
+            ),
+            Self::TooManySpare(purpose, algorithm) => write!(
+                f,
+                "{MAX_SPARE} {} keys for {} wait to be rotated to, and there can't be more: use one (`countersign keys rotate`), or give one up \
+                 (`countersign keys retire`)",
+                purpose.as_str(),
+                algorithm.as_str()
+            ),
+            Self::TooManyVerifyOnly => write!(
+                f,
+                "{MAX_VERIFY_ONLY} imported keys are published that only verify, and there can't be more: wait until one of them is retired \
+                 (`countersign keys list`), or end one (`countersign keys retire --now`)"
+            ),
             Self::Overtaken => f.write_str("the keys were changed by somebody else just now: try again"),
             Self::Keys(error) => error.fmt(f),
         }
@@ -464,12 +506,11 @@ impl Rotation {
             sleep(PAUSE).await;
         }
         info!("this process rotates keys");
-        let began = Instant::now();
         let mut changes = self.ring.subscribe();
         loop {
             leadership.confirm().await?;
             while self.take_a_step().await? {}
-            self.lower_max_age(began).await?;
+            self.lower_max_age().await?;
             _ = timeout(PAUSE, changes.changed()).await;
         }
     }
@@ -499,18 +540,35 @@ impl Rotation {
         Ok(true)
     }
 
-    /// Once no issuer can have handed out a JWK Set for longer than this one does, new keys needn't wait for longer. An issuer that still does says so again
-    /// ([`super::ring`]).
-    async fn lower_max_age(&self, began: Instant) -> Result<(), RotationError> {
-        let keys = self.ring.current();
-        let stated = keys.jwks_max_age();
-        if stated <= self.signing.jwks_max_age || began.elapsed() < Duration::from_secs(stated.into()) {
+    /// Once no issuer has said for long enough that its JWK Set may be kept for longer than this one's, new keys needn't wait for longer. One that still hands
+    /// them out goes on saying so ([`super::ring`]).
+    async fn lower_max_age(&self) -> Result<(), RotationError> {
+        if self.ring.current().jwks_max_age() <= self.signing.jwks_max_age
+            || !signing_keys::may_lower_max_age(&self.database).await?
+        {
             return Ok(());
         }
         let mut change = Change::begin(&self.database, &self.master).await?;
         signing_keys::lower_max_age(&mut change.transaction, self.signing.jwks_max_age).await?;
         change.commit().await.map(drop)
     }
+}
+
+/// Refuses a plan that needs a key made where as many are published as may be; never where nothing signs.
+pub fn room(known: &Known, plan: &Plan) -> Result<(), RotationError> {
+    let crowded = plan.prepared.is_none() && known.live(plan.purpose, plan.algorithm) >= MAX_LIVE;
+    if crowded && known.signs(plan.purpose) {
+        return Err(RotationError::TooMany(plan.purpose, plan.algorithm));
+    }
+    Ok(())
+}
+
+/// The same for a key that is to wait for its time.
+pub fn room_for_spare(known: &Known, plan: &Plan) -> Result<(), RotationError> {
+    if known.spares(plan.purpose, plan.algorithm) >= MAX_SPARE {
+        return Err(RotationError::TooManySpare(plan.purpose, plan.algorithm));
+    }
+    room(known, plan)
 }
 
 /// The plan for the key that an operator asks for: the installation's algorithm unless one is named, of the size of the key that it follows.

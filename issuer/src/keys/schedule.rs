@@ -10,8 +10,15 @@ use crate::storage::signing_keys::Known;
 
 /// A new key signs this much later than the last JWK Set without it may have been kept: issuers see it a moment after it was made, and clocks differ.
 const MARGIN: Duration = Duration::seconds(5);
-/// How long a key that nothing asks for any more goes on signing: an issuer may have a request under way that asked.
+/// By how much later than it is said a key ends that nothing asks for: an issuer may have a request under way that asked.
 const LINGER: Duration = Duration::seconds(5);
+/// How many keys of one purpose and algorithm may be published at a time, those aside of which only the public part is kept. With all algorithms and
+/// [`MAX_VERIFY_ONLY`] of those, a JWK Set stays far below what it may hold (128).
+pub(super) const MAX_LIVE: usize = 8;
+/// How many of them may wait without a time to sign: the others are room for rotations.
+pub(super) const MAX_SPARE: usize = 4;
+/// How many keys may be published of which only the public part is kept.
+pub(super) const MAX_VERIFY_ONLY: usize = 32;
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +65,27 @@ impl Known {
     /// The key that is to follow it.
     pub fn scheduled(&self, purpose: Purpose, algorithm: Algorithm) -> Option<&KeyRecord> {
         self.of(purpose, algorithm).find(|key| key.is_scheduled())
+    }
+
+    /// How many keys of that kind are published that can sign, could or will.
+    pub(super) fn live(&self, purpose: Purpose, algorithm: Algorithm) -> usize {
+        self.of(purpose, algorithm).filter(|key| key.state != KeyState::Retired && !key.public_only).count()
+    }
+
+    /// How many of them wait without a time.
+    pub(super) fn spares(&self, purpose: Purpose, algorithm: Algorithm) -> usize {
+        let spare = |key: &&KeyRecord| key.state == KeyState::Pending && key.activates_at.is_none();
+        self.of(purpose, algorithm).filter(spare).count()
+    }
+
+    /// How many keys are published of which only the public part is kept.
+    pub(super) fn verify_only(&self) -> usize {
+        self.keys.iter().filter(|key| key.state != KeyState::Retired && key.public_only).count()
+    }
+
+    /// Whether anything signs for `purpose`.
+    pub(super) fn signs(&self, purpose: Purpose) -> bool {
+        self.keys.iter().any(|key| key.purpose == purpose && key.signs_at(self.now))
     }
 
     /// The key called `kid`.
@@ -151,7 +179,9 @@ fn usage(known: &Known, wanted: &Signing) -> Option<Step> {
     if let Some((next, from)) = next
         && from <= known.now
     {
-        return Some(Step::Use(next, None));
+        // Its key may have been given up while no issuer was there to see it: then all goes on as it is, and another is planned.
+        let there = known.active(Purpose::Token, next).is_some();
+        return Some(Step::Use(if there { next } else { current }, None));
     }
     let wanted = wanted.token_algorithm;
     if wanted == current {
@@ -172,11 +202,17 @@ fn succession(known: &Known, wanted: &Signing) -> Option<Step> {
         if known.scheduled(Purpose::Token, *algorithm).is_some() {
             return None;
         }
-        let plan = |at| Some(Step::Schedule(known.plan(Purpose::Token, *algorithm, wanted.rsa_bits, at)));
+        let plan = |at| {
+            let plan = known.plan(Purpose::Token, *algorithm, wanted.rsa_bits, at);
+            // What signs goes on until another may be published.
+            let room = plan.prepared.is_some()
+                || known.live(Purpose::Token, *algorithm) < MAX_LIVE
+                || !known.signs(Purpose::Token);
+            room.then_some(Step::Schedule(plan))
+        };
         let Some(active) = known.active(Purpose::Token, *algorithm).filter(|key| key.signs_until.is_none())
         else {
-            let signs = |key: &KeyRecord| key.purpose == Purpose::Token && key.signs_at(known.now);
-            if known.keys.iter().any(signs) {
+            if known.signs(Purpose::Token) {
                 return plan(None);
             }
             // Nothing signs at all: better a key that not everybody knows yet.
@@ -191,16 +227,26 @@ fn succession(known: &Known, wanted: &Signing) -> Option<Step> {
     })
 }
 
-/// Whether a key signs, or is to, that nothing asks for any more.
+/// Whether a key's time is over that nothing asks for: it isn't replaced then. Until then it stays as it is, and serves whoever asks for its algorithm
+/// again, so that asking and not asking in turn makes no more keys than asking all the time. One that has its time, but hasn't begun yet, begins.
 fn disuse(known: &Known, wanted: &Signing) -> Option<Step> {
     let mut in_use = known.in_use();
     in_use.push(wanted.token_algorithm);
-    let idle = |key: &&KeyRecord| key.purpose == Purpose::Token && !in_use.contains(&key.algorithm);
-    known.keys.iter().filter(idle).find_map(|key| match key.state {
-        KeyState::Active if key.signs_until.is_none() => Some(Step::End(key.kid.clone(), known.now + LINGER)),
-        KeyState::Pending if key.activates_at.is_some() => Some(Step::Retire(key.kid.clone())),
-        _ => None,
-    })
+    let goes_on = |algorithm: &Algorithm| {
+        known.active(Purpose::Token, *algorithm).is_some_and(|key| key.signs_until.is_none())
+    };
+    if !in_use.iter().all(goes_on) {
+        return None; // it may be what signs in the place of one that isn't there
+    }
+    let rotation = wanted.rotation?;
+    let over = |key: &&KeyRecord| {
+        key.purpose == Purpose::Token
+            && key.state == KeyState::Active
+            && key.signs_until.is_none()
+            && !in_use.contains(&key.algorithm)
+            && key.activates_at.is_some_and(|from| from + rotation <= known.now)
+    };
+    known.keys.iter().find(over).map(|key| Step::End(key.kid.clone(), known.now + LINGER))
 }
 
 #[cfg(test)]
@@ -248,6 +294,7 @@ mod tests {
         let state = KeysState {
             version: 1,
             jwks_max_age: 300,
+            jwks_max_age_unstated: 0.0,
             token_algorithm: Algorithm::EdDsa,
             next_token_algorithm: None,
         };
@@ -323,19 +370,22 @@ mod tests {
         assert_eq!(due(&known, &es256), []);
         assert_eq!(known.state.token_algorithm_at(NOW), Algorithm::EdDsa);
         assert_eq!(known.state.token_algorithm_at(EARLIEST), Algorithm::Es256);
-        // Set back meanwhile: the old one goes on, and the key that isn't needed is given up.
+        // Set back meanwhile: the old one goes on, and the key that isn't needed stays.
         let eddsa = wanted(Algorithm::EdDsa);
         assert_eq!(due(&known, &eddsa), [Step::Use(Algorithm::EdDsa, None)]);
         known.state.next_token_algorithm = None;
-        assert_eq!(due(&known, &eddsa), [Step::Retire("b".to_owned())]);
+        assert_eq!(due(&known, &eddsa), []);
         // Its time has come.
         known.state.next_token_algorithm = next;
         known.keys[1].state = KeyState::Active;
         known.now = EARLIEST;
         assert_eq!(due(&known, &es256), [Step::Use(Algorithm::Es256, None)]);
         (known.state.token_algorithm, known.state.next_token_algorithm) = (Algorithm::Es256, None);
-        assert_eq!(due(&known, &es256), [Step::End("a".to_owned(), EARLIEST + LINGER)]);
-        known.keys[0].signs_until = Some(EARLIEST + LINGER);
+        assert_eq!(due(&known, &es256), [], "who asks for the old one again finds it");
+        known.now = NOW + Duration::days(29);
+        known.keys[1].activates_at = Some(known.now);
+        assert_eq!(due(&known, &es256), [Step::End("a".to_owned(), known.now + LINGER)]);
+        known.keys[0].signs_until = Some(known.now + LINGER);
         assert_eq!(due(&known, &es256), []);
         // Who still asks for it gets a key again.
         known.asked_for = vec![Algorithm::EdDsa];
@@ -350,5 +400,150 @@ mod tests {
         // Another algorithm's key serves meanwhile.
         let other = known(vec![key("a", Algorithm::Rs256, KeyState::Active)]);
         assert_eq!(due(&other, &eddsa), schedule(Algorithm::EdDsa, None, EARLIEST));
+    }
+
+    #[test]
+    fn nothing_ends_before_what_signs_instead_is_there() {
+        // ES256 was to sign from now on, but while no issuer ran its key was given up.
+        let mut known = known(vec![
+            key("a", Algorithm::EdDsa, KeyState::Active),
+            key("b", Algorithm::Es256, KeyState::Retired),
+        ]);
+        let es256 = wanted(Algorithm::Es256);
+        known.state.next_token_algorithm = Some((Algorithm::Es256, NOW));
+        assert_eq!(due(&known, &es256), [Step::Use(Algorithm::EdDsa, None)]);
+        known.state.next_token_algorithm = None;
+        assert_eq!(due(&known, &es256), schedule(Algorithm::Es256, None, EARLIEST));
+        // Also where the state says already what it shouldn't, and the old key's time is long over.
+        known.state.token_algorithm = Algorithm::Es256;
+        known.keys[0].activates_at = Some(NOW - Duration::days(90));
+        assert_eq!(disuse(&known, &es256), None);
+        known.keys.push(key("c", Algorithm::Es256, KeyState::Active));
+        let end = Some(Step::End("a".to_owned(), NOW + LINGER));
+        assert_eq!(disuse(&known, &es256), end);
+        known.keys[2].signs_until = Some(NOW + Duration::hours(1));
+        assert_eq!(disuse(&known, &es256), None, "the other ends too");
+        known.keys[2].signs_until = None;
+        assert_eq!(disuse(&known, &Signing { rotation: None, ..es256 }), None);
+    }
+
+    #[test]
+    fn so_many_keys_are_published_and_no_more() {
+        let eddsa = wanted(Algorithm::EdDsa);
+        let mut known = known(vec![key("a", Algorithm::EdDsa, KeyState::Active)]);
+        known.keys[0].activates_at = Some(NOW - Duration::days(90));
+        let retiring = |n: usize| key(&format!("r{n}"), Algorithm::EdDsa, KeyState::Retiring);
+        known.keys.extend((1..MAX_LIVE - 1).map(retiring));
+        assert_eq!(due(&known, &eddsa), schedule(Algorithm::EdDsa, None, EARLIEST));
+        known.keys.push(retiring(MAX_LIVE));
+        assert_eq!(due(&known, &eddsa), [], "it waits");
+        // Other algorithms have room of their own.
+        known.asked_for = vec![Algorithm::Es256];
+        assert_eq!(due(&known, &eddsa), schedule(Algorithm::Es256, None, EARLIEST));
+        known.asked_for.clear();
+        // One that is published already is no further one.
+        known.keys[1].state = KeyState::Pending;
+        known.keys[1].activates_at = None;
+        let [Step::Schedule(plan)] = &due(&known, &eddsa)[..] else { panic!() };
+        assert_eq!(plan.prepared.as_deref(), Some("r1"));
+        // Where nothing signs there is always room.
+        known.keys[1].state = KeyState::Retiring;
+        known.keys[0].state = KeyState::Retired;
+        for key in &mut known.keys {
+            key.signs_until = Some(NOW);
+        }
+        known.keys.push(retiring(0));
+        known.keys[MAX_LIVE].signs_until = Some(NOW);
+        assert_eq!(due(&known, &eddsa), schedule(Algorithm::EdDsa, None, NOW));
+    }
+
+    /// Does in memory what is due (`rotation.rs`, and the database's trigger). How many keys were made.
+    fn act(known: &mut Known, wanted: &Signing) -> usize {
+        let mut made = 0;
+        loop {
+            let steps = due(known, wanted);
+            if steps.is_empty() {
+                return made;
+            }
+            for step in steps {
+                let now = known.now;
+                let find = |known: &mut Known, kid: &str| {
+                    known.keys.iter().position(|key| key.kid == kid).expect("a known key")
+                };
+                match step {
+                    Step::Retiring(kid) => {
+                        let at = find(known, &kid);
+                        known.keys[at].state = KeyState::Retiring;
+                        known.keys[at].signs_until.get_or_insert(now);
+                    }
+                    Step::Activate(kid) => {
+                        let at = find(known, &kid);
+                        assert!(known.active(Purpose::Token, known.keys[at].algorithm).is_none());
+                        known.keys[at].state = KeyState::Active;
+                    }
+                    Step::Retire(kid) => {
+                        let at = find(known, &kid);
+                        known.keys[at].state = KeyState::Retired;
+                    }
+                    Step::End(kid, until) => {
+                        let at = find(known, &kid);
+                        known.keys[at].signs_until = Some(until);
+                    }
+                    Step::Use(algorithm, next) => {
+                        (known.state.token_algorithm, known.state.next_token_algorithm) = (algorithm, next);
+                    }
+                    Step::Schedule(plan) => {
+                        if let Some(active) = known.active(plan.purpose, plan.algorithm) {
+                            let at = find(known, &active.kid.clone());
+                            known.keys[at].signs_until = Some(plan.at);
+                        }
+                        assert_eq!(plan.prepared, None);
+                        made += 1;
+                        let mut new =
+                            key(&format!("k{}", known.keys.len()), plan.algorithm, KeyState::Pending);
+                        (new.created_at, new.activates_at) = (Some(now), Some(plan.at));
+                        known.keys.push(new);
+                    }
+                }
+            }
+            for key in &mut known.keys {
+                key.retires_at = key.signs_until.map(|until| until + Duration::seconds(86_400 + 30));
+            }
+        }
+    }
+
+    #[test]
+    fn asking_and_not_asking_in_turn_makes_no_more_keys_than_asking() {
+        let eddsa = wanted(Algorithm::EdDsa);
+        let others = [Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256];
+        // By the second, by the minute, and by the hour: before a key has its time, before it begins, and after.
+        for pause in [Duration::SECOND, Duration::minutes(7), Duration::hours(10)] {
+            let mut known = known(vec![key("a", Algorithm::EdDsa, KeyState::Active)]);
+            let mut made = 0;
+            for turn in 0..100 {
+                known.asked_for = if turn % 2 == 0 { others.to_vec() } else { Vec::new() };
+                made += act(&mut known, &eddsa);
+                assert!(known.signs(Purpose::Token));
+                known.now += pause;
+            }
+            let intervals = usize::try_from(pause.whole_seconds() * 100 / (30 * 86_400) + 1).unwrap();
+            assert!(made >= others.len(), "{made}");
+            assert!(made <= 4 * intervals, "{made} keys in {intervals} intervals");
+            for algorithm in others {
+                let of_it = known.of(Purpose::Token, algorithm).count();
+                assert!(of_it <= intervals, "{of_it} of {}", algorithm.as_str());
+            }
+            // What nothing asks for any more ends when its time is over.
+            known.asked_for.clear();
+            known.now += Duration::days(31);
+            act(&mut known, &eddsa);
+            known.now += Duration::days(2);
+            act(&mut known, &eddsa);
+            known.now += Duration::days(2);
+            act(&mut known, &eddsa);
+            let live: Vec<_> = known.keys.iter().filter(|key| key.state != KeyState::Retired).collect();
+            assert!(live.iter().all(|key| key.algorithm == Algorithm::EdDsa), "{live:?}");
+            assert!(known.signs(Purpose::Token));
+        }
     }
 }

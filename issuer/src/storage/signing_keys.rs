@@ -86,12 +86,14 @@ pub async fn update(
 }
 
 /// What concerns the keys together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KeysState {
     /// Grows with every change.
     pub version: u64,
     /// The longest, in seconds, that a JWK Set may be kept that an issuer has handed out.
     pub jwks_max_age: u32,
+    /// For how long, in seconds, no issuer has said so again.
+    pub jwks_max_age_unstated: f64,
     /// What tokens are signed with where their resource server doesn't say.
     pub token_algorithm: Algorithm,
     /// And what from an instant on.
@@ -144,6 +146,7 @@ pub async fn known_in(transaction: &mut Transaction) -> Result<Known, StorageErr
     let state = sqlx::query!(
         r#"select version, jwks_max_age_seconds, token_algorithm, next_token_algorithm, next_token_from,
                   clock_timestamp() as "now!",
+                  extract(epoch from clock_timestamp() - jwks_max_age_stated_at)::float8 as "unstated!",
                   (select max(token_lifetime_seconds) from resource_servers) as longest_lifetime,
                   (select array_agg(distinct signing_algorithm) from resource_servers where signing_algorithm is not null) as asked_for
            from key_state"#
@@ -160,6 +163,7 @@ pub async fn known_in(transaction: &mut Transaction) -> Result<Known, StorageErr
         state: KeysState {
             version: state.version.cast_unsigned(),
             jwks_max_age: state.jwks_max_age_seconds.cast_unsigned(),
+            jwks_max_age_unstated: state.unstated,
             token_algorithm: word(&state.token_algorithm)?,
             next_token_algorithm: next,
         },
@@ -233,7 +237,7 @@ pub async fn promise(database: &Database, lifetime: u32, max_age: u32) -> Result
     .execute(&mut *transaction)
     .await?;
     sqlx::query!(
-        "update key_state set jwks_max_age_seconds = $1 where jwks_max_age_seconds < $1",
+        "update key_state set jwks_max_age_seconds = $1, jwks_max_age_stated_at = clock_timestamp() where jwks_max_age_seconds <= $1",
         max_age.cast_signed()
     )
     .execute(&mut *transaction)
@@ -241,10 +245,61 @@ pub async fn promise(database: &Database, lifetime: u32, max_age: u32) -> Result
     Database::commit(transaction).await
 }
 
-/// Takes back what was once promised: no issuer hands out a JWK Set for longer than `max_age` seconds any more, and those that did are old enough.
+/// How often, in seconds, an issuer says again for how long its JWK Set may be kept, where it is `max_age`.
+pub const fn restated_after(max_age: u32) -> u32 {
+    let shorter = if max_age < 60 { max_age } else { 60 };
+    if shorter < 2 { 1 } else { shorter / 2 }
+}
+
+/// Says again that JWK Sets may be kept for `max_age` seconds, if that is the longest that any issuer says and it wasn't said lately. Nobody is told.
+pub async fn restate(database: &Database, max_age: u32) -> Result<(), StorageError> {
+    let mut transaction = database.begin_installation().await?;
+    // Who changes keys holds the row: later will do, and waiting would hold up whoever wants to know of changes.
+    sqlx::query!(
+        "update key_state set jwks_max_age_stated_at = clock_timestamp()
+         where singleton in (
+             select singleton from key_state
+             where jwks_max_age_seconds = $1 and jwks_max_age_stated_at < clock_timestamp() - $2 * interval '1 second'
+             for update skip locked
+         )",
+        max_age.cast_signed(),
+        f64::from(restated_after(max_age)),
+    )
+    .execute(&mut *transaction)
+    .await?;
+    Database::commit(transaction).await
+}
+
+/// By how much later than the last JWK Set may have been kept it counts that none is: that was said up to [`restated_after`] before it was handed out.
+pub const UNSTATED_MARGIN: u32 = 60;
+
+/// Whether [`lower_max_age`] has anything to do where an issuer says less.
+pub async fn may_lower_max_age(database: &Database) -> Result<bool, StorageError> {
+    let may = sqlx::query_scalar!(
+        r#"select jwks_max_age_stated_at + (jwks_max_age_seconds + $1) * interval '1 second' < clock_timestamp() as "may!" from key_state"#,
+        UNSTATED_MARGIN.cast_signed(),
+    );
+    Ok(may.fetch_one(&database.installation).await?)
+}
+
+/// Takes back what was once promised, if no issuer has said it for so long that no JWK Set of that time is kept any more.
 pub async fn lower_max_age(transaction: &mut Transaction, max_age: u32) -> Result<(), StorageError> {
     sqlx::query!(
-        "update key_state set jwks_max_age_seconds = $1 where jwks_max_age_seconds > $1",
+        "update key_state set jwks_max_age_seconds = $1, jwks_max_age_stated_at = clock_timestamp()
+         where jwks_max_age_seconds > $1
+         and jwks_max_age_stated_at + (jwks_max_age_seconds + $2) * interval '1 second' < clock_timestamp()",
+        max_age.cast_signed(),
+        UNSTATED_MARGIN.cast_signed(),
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Where no issuer has ever handed out a JWK Set: none is kept for longer than `max_age` seconds.
+pub async fn first_max_age(transaction: &mut Transaction, max_age: u32) -> Result<(), StorageError> {
+    sqlx::query!(
+        "update key_state set jwks_max_age_seconds = $1, jwks_max_age_stated_at = clock_timestamp() where jwks_max_age_seconds > $1",
         max_age.cast_signed()
     )
     .execute(&mut **transaction)

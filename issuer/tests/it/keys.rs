@@ -368,6 +368,109 @@ async fn commands_say_what_follows() {
     assert_eq!(rotated["warnings"].as_array().unwrap().len(), 1);
 }
 
+/// However often keys are made and rotated, the JWK Set can be read.
+#[tokio::test]
+async fn so_many_keys_are_published_and_no_more() {
+    let issuer = Issuer::start_with(|cli| quick(cli).env("TOKEN_SIGNING_ALGORITHM", "EdDSA")).await;
+    forget_max_age(&issuer.database).await;
+    let client = issuer.new_client(&["orders:read"]).await;
+    let cli = Cli::new(&issuer.database.url);
+    let usual = "select token_algorithm from key_state";
+    eventually("EdDSA signs", 20, async || {
+        (issuer.database.value::<String>(usual).await == "EdDSA").then_some(())
+    })
+    .await;
+    let generate = ["keys", "generate", "--algorithm", "ES256"];
+    for _ in 0..4 {
+        cli.run(&generate).expect_success();
+    }
+    let said = cli.run(&generate).expect_failure();
+    assert!(
+        said.starts_with("4 token keys for ES256 wait to be rotated to, and there can't be more"),
+        "{said}"
+    );
+    for _ in 0..7 {
+        cli.run(&["keys", "rotate", "--now"]).expect_success();
+    }
+    for refused in [&["keys", "rotate", "--now"][..], &["keys", "rotate"], &["keys", "generate"]] {
+        let said = cli.run(refused).expect_failure();
+        assert!(said.starts_with("8 token keys for EdDSA are published, and there can't be more"), "{said}");
+    }
+    // In an emergency there is room.
+    let signs = kid_of(&issuer.token(&client).await);
+    let successor = json_of(&cli, &["keys", "revoke", &signs, "--reason", "stolen"])["key"].clone();
+    assert_eq!(successor["state"], "active");
+    eventually("the new one signs", 3, async || {
+        (kid_of(&issuer.token(&client).await) == successor["kid"]).then_some(())
+    })
+    .await;
+    // One that is given up makes room for another.
+    let retiring = "select kid from signing_keys where purpose = 'token' and algorithm = 'EdDSA' and state = 'retiring' limit 1";
+    let retiring: String = issuer.database.value(retiring).await;
+    cli.run(&["keys", "retire", &retiring, "--now"]).expect_success();
+    cli.run(&["keys", "generate"]).expect_success();
+    assert!(verifies(&jwks(&issuer).await, &issuer.token(&client).await));
+}
+
+/// What the installation was about to sign with is given up while no issuer runs: the next one signs on as before, and plans anew.
+#[tokio::test]
+async fn an_algorithm_whose_key_is_given_up_is_not_switched_to() {
+    let mut issuer = Issuer::start().await;
+    let (database, administrator) = (issuer.database.clone(), issuer.administrator.clone());
+    let client = issuer.new_client(&["orders:read"]).await;
+    let es256 = |cli: Cli| cli.env("TOKEN_SIGNING_ALGORITHM", "ES256");
+    let pending = "select min(kid) from signing_keys where algorithm = 'ES256' and state = 'pending' and activates_at is not null";
+    let next = "select next_token_algorithm from key_state";
+    for (command, more) in [("retire", &[][..]), ("revoke", &["--reason", "stolen"][..])] {
+        issuer.stop();
+        issuer = Issuer::start_on(database.clone(), administrator.clone(), es256).await;
+        eventually("a switch is planned", 10, async || database.value::<Option<String>>(next).await).await;
+        let kid: String = database.value(pending).await;
+        issuer.stop();
+        Cli::new(&database.url).run(&[&["keys", command, &kid], more].concat()).expect_success();
+        assert_eq!(database.value::<Option<String>>(next).await, None, "{command}");
+        // Also where the row says so still, from before commands saw to it.
+        database
+            .execute("update key_state set next_token_algorithm = 'ES256', next_token_from = now() - interval '1 second'")
+            .await;
+        issuer = Issuer::start_on(database.clone(), administrator.clone(), es256).await;
+        let planned =
+            eventually("another is planned", 10, async || database.value::<Option<String>>(pending).await);
+        assert_ne!(planned.await, kid);
+        assert_eq!(part(&issuer.token(&client).await, 0)["alg"], "RS256");
+        let states: String =
+            database.value("select token_algorithm || ' ' || (select state from signing_keys where algorithm = 'RS256' and purpose = 'token' and signs_until is null) from key_state").await;
+        assert_eq!(states, "RS256 active");
+    }
+}
+
+/// Two issuers, one of which lets its JWK Set be kept for longer: while it runs new keys wait for that, whoever leads, and nothing is written to say so but rarely.
+#[tokio::test]
+async fn the_longest_max_age_counts_while_its_issuer_runs() {
+    let shorter = Issuer::start_with(|cli| cli.env("JWKS_MAX_AGE_SECONDS", "4")).await;
+    let database = shorter.database.clone();
+    let mut longer = another(&shorter, |cli| cli.env("JWKS_MAX_AGE_SECONDS", "8")).await;
+    database.execute("update key_state set jwks_max_age_seconds = 8").await; // it was bootstrapped with more
+    let stated = "select jwks_max_age_seconds || ' ' || version from key_state";
+    let at = "select (extract(epoch from jwks_max_age_stated_at) * 1000)::bigint from key_state";
+    let (before, said): (String, i64) = (database.value(stated).await, database.value(at).await);
+    assert!(before.starts_with("8 "), "{before}");
+    eventually("it is said again", 10, async || (database.value::<i64>(at).await > said).then_some(())).await;
+    assert_eq!(database.value::<String>(stated).await, before, "and that is no change");
+    // As if nobody had said it for nearly long enough; it is said again before.
+    database.execute("update key_state set jwks_max_age_stated_at = now() - interval '64 seconds'").await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(database.value::<String>(stated).await, before);
+    longer.stop();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(database.value::<String>(stated).await, before, "what it handed out is kept still");
+    database.execute("update key_state set jwks_max_age_stated_at = now() - interval '69 seconds'").await;
+    eventually("it is taken back", 10, async || {
+        database.value::<String>(stated).await.starts_with("4 ").then_some(())
+    })
+    .await;
+}
+
 /// Tells the installation that nobody keeps a JWK Set for longer than an issuer started with `JWKS_MAX_AGE_SECONDS=0` says: else it would have to wait.
 async fn forget_max_age(database: &TestDatabase) {
     database.execute("update key_state set jwks_max_age_seconds = 0").await;
@@ -455,8 +558,10 @@ async fn another_algorithm_is_another_key_and_every_kind_verifies() {
         for token in [&token, &before] {
             assert!(issuer.is_active(&administrator, token).await, "{algorithm}");
         }
-        eventually("the old key retires", 10, async || {
-            (states(&database).await[&old] == "retiring").then_some(())
+        // Of another algorithm it stays as it is until its time is over, for who asks for that again.
+        let becomes = if part(&before, 0)["alg"] == algorithm { "retiring" } else { "active" };
+        eventually("the old key is where it belongs", 10, async || {
+            (states(&database).await[&old] == becomes).then_some(())
         })
         .await;
         eventually("discovery is true", 7, async || {
@@ -468,7 +573,16 @@ async fn another_algorithm_is_another_key_and_every_kind_verifies() {
                 .json()
                 .await
                 .unwrap();
-            (metadata["access_token_signing_alg_values_supported"] == json!([algorithm])).then_some(())
+            let mut active: Vec<String> = sqlx::query_scalar(
+                "select algorithm from signing_keys where purpose = 'token' and state = 'active' order by 1",
+            )
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+            let said = metadata["access_token_signing_alg_values_supported"].as_array().unwrap().clone();
+            let mut said: Vec<String> = said.iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+            (said.sort(), active.sort());
+            (said == active && said.iter().any(|name| name == algorithm)).then_some(())
         })
         .await;
         before = token;
@@ -515,13 +629,34 @@ async fn a_resource_server_s_tokens_are_signed_as_it_asks() {
     assert_eq!(rotated["key"]["algorithm"], "EdDSA");
     let shown = json_of(&cli, &["resource-servers", "update", id, "--signing-algorithm", "default"]);
     assert_eq!(shown["signing_algorithm"], json!(null));
-    eventually("nothing is signed with it any more", 15, async || {
+    eventually("that counts", 10, async || (signed(other).await == "RS256").then_some(())).await;
+    // Its keys stay, whatever is set in turn: who asks for it again finds one, and none is made.
+    for _ in 0..5 {
+        for algorithm in ["EdDSA", "default"] {
+            json_of(&cli, &["resource-servers", "update", id, "--signing-algorithm", algorithm]);
+            let expected = if algorithm == "EdDSA" { "EdDSA" } else { "RS256" };
+            eventually("that counts", 10, async || (signed(other).await == expected).then_some(())).await;
+        }
+    }
+    eventually("the new one is active", 15, async || {
+        (states(&issuer.database).await[rotated["key"]["kid"].as_str().unwrap()] == "active").then_some(())
+    })
+    .await;
+    let all = "select count(*) from signing_keys where algorithm = 'EdDSA' and purpose = 'token'";
+    assert_eq!(issuer.database.value::<i64>(all).await, 2);
+    // When its time is over it isn't replaced.
+    issuer
+        .database
+        .execute("update signing_keys set activates_at = activates_at - interval '30 days' where algorithm = 'EdDSA' and purpose = 'token' and state = 'active'")
+        .await;
+    eventually("it ends", 15, async || {
         let states = issuer.database.value::<i64>(
             "select count(*) from signing_keys where algorithm = 'EdDSA' and purpose = 'token' and state in ('pending', 'active')",
         );
         (states.await == 0).then_some(())
     })
     .await;
+    assert_eq!(issuer.database.value::<i64>(all).await, 2);
     assert_eq!(signed(other).await, "RS256");
     let refused =
         issuer.http.patch(format!("{}/api/v1/resource-servers/{id}", issuer.url)).header("if-match", "*");

@@ -9,7 +9,7 @@ use crate::cli::Outcome;
 use crate::cli::output::Format;
 use crate::config::{self, Sources};
 use crate::domain::signing_key::Purpose;
-use crate::keys::rotation::{Change, Plan, Spare, USUAL_RSA_BITS, plan};
+use crate::keys::rotation::{Change, Plan, Spare, USUAL_RSA_BITS, plan, room_for_spare};
 use crate::storage::signing_keys;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
@@ -50,6 +50,7 @@ pub(super) async fn run(sources: &Sources, options: &Generate) -> Outcome {
         None => plan.rsa_bits,
     };
     let plan = Plan { prepared: None, rsa_bits, ..plan };
+    room_for_spare(&known, &plan)?; // before the work
     let mut spare = Spare::for_plan(&plan).await?;
     let mut change = Change::begin(&database, &config.master_key).await?;
     let key = change.generate(&plan, &mut spare).await?;

@@ -44,7 +44,12 @@ pub(super) async fn run(sources: &Sources, options: &Rotate) -> Outcome {
         let plan_now = |known: &Known| plan_for(known, purpose, options);
         let planned = plan_now(&known)?;
         let under_way = known.scheduled(purpose, planned.algorithm).is_some();
-        let mut spare = if under_way { Spare::none() } else { Spare::for_plan(&planned).await? };
+        let mut spare = if under_way {
+            Spare::none()
+        } else {
+            rotation::room(&known, &planned)?; // before the work
+            Spare::for_plan(&planned).await?
+        };
         let mut change = Change::begin(&database, &config.master_key).await?;
         let planned = plan_now(&change.known)?;
         let predecessor = change.known.active(purpose, planned.algorithm).map(|key| key.kid.clone());
