@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::clock;
 use crate::domain::audit::{Action, Event, Origin};
 use crate::storage::not_before::{self, REPLICA_LAG_SECONDS};
-use crate::storage::{Database, StorageError, audit, outbox, serials};
+use crate::storage::{Database, StorageError, audit, outbox, serials, signing_keys};
 
 /// The longest life of any token, in seconds.
 const LONGEST_LIFETIME: i64 = 86_400;
@@ -25,6 +25,7 @@ pub struct Recovered {
 ///
 /// - Every token issued so far ends. Which of them were revoked after the backup was made isn't known any more, so none can be let live.
 /// - Serials are taken far beyond those that the backup knows of, so that none is issued twice.
+/// - The keys' version rises likewise, so that no issuer takes what it has read before for what there is.
 /// - The epoch rises, to the time at least: above that of heads that are at an edge from a recovery which this backup doesn't know of either.
 pub async fn recover(database: &Database, reason: &str) -> Result<Recovered, StorageError> {
     let origin = Origin::default();
@@ -32,6 +33,7 @@ pub async fn recover(database: &Database, reason: &str) -> Result<Recovered, Sto
     let now = clock::now();
     let ended_up_to = now.plus(REPLICA_LAG_SECONDS);
     let epoch = outbox::raise_epoch(&mut transaction, now).await?;
+    signing_keys::jump_version(&mut transaction, now).await?;
     serials::skip(&mut transaction, now, now.plus(LONGEST_LIFETIME)).await?;
     not_before::end_tokens(&mut transaction, None, Level::Global, &[], ended_up_to).await?;
     let event = Event::of_installation(Action::Recovered, &origin)

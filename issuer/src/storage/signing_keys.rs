@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign_shared::Algorithm;
+use countersign_shared::{Algorithm, UnixTime};
 use sqlx::postgres::PgListener;
 use time::OffsetDateTime;
 
@@ -361,4 +361,10 @@ impl Leadership {
 async fn bounded<T>(work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
     let outcome = tokio::time::timeout(PATIENCE, work).await;
     outcome.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)))
+}
+
+/// Has the version of the keys grow to `at_least`: after a restore from a backup, above every one that an issuer can have read before.
+pub async fn jump_version(transaction: &mut Transaction, at_least: UnixTime) -> Result<(), StorageError> {
+    sqlx::query!("update key_state set version = $1", at_least.0).execute(&mut **transaction).await?;
+    Ok(())
 }

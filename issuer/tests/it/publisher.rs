@@ -367,6 +367,8 @@ async fn a_hub_ahead_of_the_database_raises_the_alarm() {
         (serial >= 1 << 27).then_some(())
     })
     .await;
+    let version: i64 = issuer.database.value("select version from key_state").await;
+    assert!(version > 1_700_000_000, "no issuer knows it with other keys: {version}");
     let row = &issuer.database.audit("system.recovered").await[0];
     assert_eq!((&row["reason"], &row["epoch"]), (&"a test".into(), &epoch.into()));
     // And again: each time above the last.
