@@ -795,7 +795,9 @@ async fn keys_are_kept_for_what_issuers_promise() {
     let _short = Issuer::start_on(database.clone(), administrator.clone(), short).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(promised().await, (600, 7200));
-    database.execute("update key_state set jwks_max_age_seconds = 3").await;
+    database
+        .execute("update key_state set jwks_max_age_seconds = 3, jwks_max_age_stated_at = now() - interval '61 seconds'")
+        .await;
     eventually("it is forgotten", 6, async || (promised().await == (1, 7200)).then_some(())).await;
     let _long = Issuer::start_on(database.clone(), administrator.clone(), long).await;
     assert_eq!(promised().await.0, 600);
