@@ -625,6 +625,12 @@ async fn a_resource_server_s_tokens_are_signed_as_it_asks() {
 
     let cli = Cli::new(&issuer.database.url);
     let id = made["resource_server_id"].as_str().unwrap();
+    // States follow times: while its key counts as scheduled, a rotation is the one that is under way.
+    eventually("its key is active", 5, async || {
+        let active = "select count(*) from signing_keys where algorithm = 'EdDSA' and purpose = 'token' and state = 'active'";
+        (issuer.database.value::<i64>(active).await == 1).then_some(())
+    })
+    .await;
     let rotated = json_of(&cli, &["keys", "rotate", "--algorithm", "EdDSA"]);
     assert_eq!(rotated["key"]["algorithm"], "EdDSA");
     let shown = json_of(&cli, &["resource-servers", "update", id, "--signing-algorithm", "default"]);
