@@ -137,8 +137,9 @@ impl Signer {
     }
 }
 
-#[cfg(test)]
-mod tests {
+/// No tests: measurements, which `cargo test` leaves out.
+#[cfg(all(test, feature = "measurements"))]
+mod measurements {
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -161,9 +162,8 @@ mod tests {
     }
 
     /// Where the line lies between signing here and signing on a blocking thread: the table in `docs/design.md`.
-    /// `cargo test -p countersign-issuer --release --lib what_a_signature_takes -- --ignored --nocapture`
+    /// `cargo test -p countersign-issuer --release --features measurements --lib what_a_signature_takes -- --nocapture`
     #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "a measurement"]
     async fn what_a_signature_takes() {
         let mut hops = Vec::new();
         for _ in 0..2000 {

@@ -628,9 +628,9 @@ async fn the_operator_reads_and_exports() {
 }
 
 /// Not a test: what auditing costs, for docs/design.md.
-/// `cargo test -p countersign-issuer --test it -- --ignored --nocapture audit::what_it_costs`, on a Postgres that syncs.
+/// `cargo test -p countersign-issuer --features measurements --test it audit::what_it_costs -- --nocapture`, on a Postgres that syncs.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures, and takes a minute"]
+#[cfg(feature = "measurements")]
 async fn what_it_costs() {
     use countersign_issuer::audit::{Audit, verify};
     use countersign_issuer::domain::audit::{Action, Event, Origin, TargetType};
