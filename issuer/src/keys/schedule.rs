@@ -219,7 +219,9 @@ fn succession(known: &Known, wanted: &Signing) -> Option<Step> {
             let Some(Step::Schedule(urgent)) = plan(None) else { return None };
             return Some(Step::Schedule(Plan { at: known.now, ..urgent }));
         };
-        if size(active).is_some_and(|size| size != wanted.rsa_bits) {
+        // One that is only in use until another algorithm takes over isn't made anew in the other's size.
+        let stays = *algorithm == wanted.token_algorithm || known.asked_for.contains(algorithm);
+        if stays && size(active).is_some_and(|size| size != wanted.rsa_bits) {
             return plan(None);
         }
         let ends = active.activates_at? + wanted.rotation?;
@@ -252,6 +254,8 @@ fn disuse(known: &Known, wanted: &Signing) -> Option<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use countersign_shared::base64url;
+
     use crate::domain::signing_key::Sealed;
     use crate::storage::signing_keys::KeysState;
     use time::macros::datetime;
@@ -425,6 +429,24 @@ mod tests {
         assert_eq!(disuse(&known, &es256), None, "the other ends too");
         known.keys[2].signs_until = None;
         assert_eq!(disuse(&known, &Signing { rotation: None, ..es256 }), None);
+    }
+
+    #[test]
+    fn a_key_is_made_anew_in_another_size_only_where_its_algorithm_stays() {
+        let of_4096 = |state| {
+            let modulus = base64url::encode(&[0xff; 512]);
+            let public_jwk =
+                format!(r#"{{"kty":"RSA","kid":"a","alg":"PS256","use":"sig","e":"AQAB","n":"{modulus}"}}"#);
+            KeyRecord { public_jwk, ..key("a", Algorithm::Ps256, state) }
+        };
+        let mut known = known(vec![of_4096(KeyState::Active)]);
+        assert_eq!(size(&known.keys[0]), Some(4096));
+        known.state.token_algorithm = Algorithm::Ps256;
+        assert_eq!(due(&known, &wanted(Algorithm::Ps256)), schedule(Algorithm::Ps256, None, EARLIEST));
+        // It only serves until the other takes over.
+        assert_eq!(due(&known, &wanted(Algorithm::EdDsa)), schedule(Algorithm::EdDsa, None, EARLIEST));
+        known.asked_for = vec![Algorithm::Ps256];
+        assert_eq!(due(&known, &wanted(Algorithm::EdDsa)), schedule(Algorithm::Ps256, None, EARLIEST));
     }
 
     #[test]

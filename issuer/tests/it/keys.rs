@@ -558,12 +558,16 @@ async fn another_algorithm_is_another_key_and_every_kind_verifies() {
         for token in [&token, &before] {
             assert!(issuer.is_active(&administrator, token).await, "{algorithm}");
         }
-        // Of another algorithm it stays as it is until its time is over, for who asks for that again.
-        let becomes = if part(&before, 0)["alg"] == algorithm { "retiring" } else { "active" };
-        eventually("the old key is where it belongs", 10, async || {
-            (states(&database).await[&old] == becomes).then_some(())
+        eventually("the switch is written", 10, async || {
+            let sql = "select token_algorithm from key_state where next_token_algorithm is null";
+            let used: Option<String> = sqlx::query_scalar(sql).fetch_optional(&database.pool).await.unwrap();
+            (used.as_deref() == Some(algorithm) && states(&database).await[&kid_of(&token)] == "active")
+                .then_some(())
         })
         .await;
+        // Of another algorithm it stays as it is until its time is over, for who asks for that again.
+        let becomes = if part(&before, 0)["alg"] == algorithm { "retiring" } else { "active" };
+        assert_eq!(states(&database).await[&old], becomes, "{algorithm}");
         eventually("discovery is true", 7, async || {
             let metadata: Value = issuer
                 .get("/.well-known/oauth-authorization-server")
