@@ -9,7 +9,7 @@ import { startBalancer } from "./balancer.mjs";
 import { startDemoUpstream } from "./demo-upstream.mjs";
 import { edgeReady, startEdge } from "./edge.mjs";
 import { bootstrap, issuerUrl, migrate, revocationKeys, startIssuer } from "./issuer.mjs";
-import { Problem } from "./output.mjs";
+import { Problem, lastLines } from "./output.mjs";
 import { createDatabase } from "./database.mjs";
 import { freePort } from "./ports.mjs";
 import { Processes } from "./processes.mjs";
@@ -117,6 +117,8 @@ export async function startSystem({ redis = false, replicas = 1, issuer: more, e
     await edgeReady(edge.url);
     return { issuer, issuers, balancer, edge, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, superuserUrl: database.superuserUrl, dir, stop };
   } catch (error) {
+    // The log goes with its folder, and a runner shows no more than the message.
+    if (error instanceof Problem && error.log) error.message += `; the end of its log:\n${lastLines(error.log, 20)}`;
     await stop();
     throw error;
   }
