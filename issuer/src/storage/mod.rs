@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod limits;
 pub mod not_before;
 pub mod outbox;
+pub mod publication;
 pub mod resource_servers;
 pub mod revocations;
 pub mod schema;

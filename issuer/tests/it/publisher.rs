@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use countersign_shared::revocation::hex;
 use countersign_shared::{Algorithm, Coordinate, Jti, Jwk, KeySet, Serial, Shard, UnixTime};
 use serde_json::Value;
 
@@ -249,6 +250,94 @@ async fn a_long_delta_becomes_a_base() {
     for serial in (0..count * 1000).step_by(500) {
         let coordinate = Coordinate { shard, serial: Serial::new(serial).unwrap() };
         assert_eq!(set.contains(coordinate), serial % 1000 == 0, "{serial}");
+    }
+    edge.expect_sound();
+}
+
+/// A base for each revocation: what came before them is long ago.
+async fn new_base(edge: &Edge, issuer: &mut Issuer) -> String {
+    let before = edge.heads().last().unwrap().head.base;
+    edge.refuses(revoke_one(issuer).await).await;
+    issuer.stop();
+    *issuer = another(edge, issuer).await;
+    let base = async || edge.heads().last().map(|last| last.head.base).filter(|base| *base != before);
+    format!("base/{}", hex(&eventually("a new base", 5, base).await))
+}
+
+#[tokio::test]
+async fn objects_that_no_head_can_refer_to_are_deleted() {
+    let (edge, mut issuer) = start().await;
+    let first = format!("base/{}", hex(&edge.heads().last().unwrap().head.base));
+    let second = new_base(&edge, &mut issuer).await;
+    // One that a leader stored who died before a head named it.
+    issuer
+        .database
+        .execute("insert into published_objects (place, sha256) values ('kv namespace', decode(repeat('ab', 32), 'hex'))")
+        .await;
+    let third = new_base(&edge, &mut issuer).await;
+    assert!([&first, &second, &third].iter().all(|name| edge.objects().contains(name)));
+    let superseded = "select count(*) from published_objects where superseded_at is not null";
+    assert_eq!(issuer.database.value::<i64>(superseded).await, 3);
+
+    // Almost long enough is not enough; then the store fails for a while.
+    let back = "update published_objects set superseded_at = superseded_at - interval '3900 seconds'";
+    issuer.database.execute(back).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!([&first, &second, &third].iter().all(|name| edge.objects().contains(name)));
+    edge.set_kv(Mood::Failing);
+    edge.pretend_later(3970);
+    issuer
+        .database
+        .execute("update published_objects set superseded_at = superseded_at - interval '70 seconds'")
+        .await;
+    eventually("it is tried", 20, async || issuer.log().contains("old base objects can't be deleted").then_some(()))
+        .await;
+    assert_eq!(issuer.database.value::<i64>("select count(*) from published_objects").await, 4);
+    edge.set_kv(Mood::Fine);
+    eventually("they are deleted", 25, async || (edge.objects() == [third.clone()]).then_some(())).await;
+    eventually("and forgotten", 5, async || {
+        (issuer.database.value::<i64>("select count(*) from published_objects").await == 1).then_some(())
+    })
+    .await;
+
+    // Never the one in force, whatever the table says.
+    let wrong = "update published_objects set superseded_at = now() - interval '1 day'";
+    issuer.database.execute(wrong).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(edge.objects(), [third]);
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn while_no_base_can_be_stored_heads_go_on() {
+    let (edge, issuer) = start().await;
+    let first = edge.heads().last().unwrap().head.base;
+    edge.set_kv(Mood::Failing);
+    let shard = Shard::of_expiry(UnixTime(time::OffsetDateTime::now_utc().unix_timestamp())).unwrap();
+    for batch in 0..4_u64 {
+        let queue = format!(
+            "insert into revocation_outbox (shard, serial) select {}, n * 200 from generate_series({}, {}) n",
+            shard.get(),
+            batch * 10_000,
+            batch * 10_000 + 9_999
+        );
+        issuer.database.execute(&queue).await;
+        let last = Serial::new((batch * 10_000 + 9_999) * 200).unwrap();
+        let held = || edge.revoked_set().filter(|set| set.contains(Coordinate { shard, serial: last }));
+        eventually("it is in the delta", 5, async || held()).await;
+    }
+    let head = edge.heads().last().unwrap().head.clone();
+    assert_eq!(head.base, first);
+    assert!(head.delta.len() > 70_000, "{}", head.delta.len());
+    edge.set_kv(Mood::Fine);
+    eventually("a base of all that", 20, async || {
+        let head = edge.heads().last()?.head.clone();
+        (head.base != first && head.delta.len() < 100).then_some(())
+    })
+    .await;
+    for n in (0..40_000 * 200).step_by(100) {
+        let coordinate = Coordinate { shard, serial: Serial::new(n).unwrap() };
+        assert_eq!(edge.revoked_set().unwrap().contains(coordinate), n % 200 == 0, "{n}");
     }
     edge.expect_sound();
 }
