@@ -18,8 +18,16 @@ pub struct Report {
     pub delta: Figures,
     /// Isolates that listen to the hub; `None` from a hub that doesn't say.
     pub listeners: Option<Listeners>,
-    /// Each way that something is published.
+    /// Each way that something is published: that of objects, of heads, of key statements, and where there is another place besides, that of its heads and its key
+    /// statements.
     pub sinks: Vec<SinkReport>,
+}
+
+impl Report {
+    /// How the heads' way to the edge goes.
+    pub fn heads(&self) -> Option<&SinkReport> {
+        self.sinks.get(1)
+    }
 }
 
 /// How large an artifact is.

@@ -10,9 +10,6 @@ use crate::domain::publication;
 /// A sink that fails for longer makes the issuer degraded; so does being without a leader's connection.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
-/// The place of the heads' sink in a report.
-pub(super) const HEADS: usize = 1;
-
 /// What this process does about publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Role {
@@ -90,7 +87,7 @@ impl Status {
                 let long = state.failing.iter().any(|(_, since)| since.elapsed() > TOLERANCE);
                 let stuck = long || lag > TOLERANCE;
                 let status = if stuck { "degraded" } else { "ok" };
-                let heads = state.report.sinks.get(HEADS);
+                let heads = state.report.heads();
                 let sinks: serde_json::Map<String, Value> = state
                     .report
                     .sinks

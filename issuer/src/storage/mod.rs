@@ -11,6 +11,7 @@ pub mod credential_uses;
 pub mod credentials;
 pub mod idempotency;
 pub mod limits;
+pub mod live_tokens;
 pub mod not_before;
 pub mod outbox;
 pub mod publication;

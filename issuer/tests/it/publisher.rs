@@ -1,5 +1,6 @@
 //! From a committed revocation to what the edge holds. The stand-in verifies every head as the real hub does.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use countersign_shared::{Algorithm, Coordinate, Jti, Jwk, KeySet, Serial, Shard,
 use serde_json::Value;
 
 use crate::support::cli::Cli;
-use crate::support::edge::{Edge, Mood};
+use crate::support::edge::{Edge, Mood, read_directory, revocation_keys};
 use crate::support::issuer::claims;
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{Issuer, TestDatabase, eventually};
@@ -290,8 +291,10 @@ async fn objects_that_no_head_can_refer_to_are_deleted() {
         .database
         .execute("update published_objects set superseded_at = superseded_at - interval '70 seconds'")
         .await;
-    eventually("it is tried", 20, async || issuer.log().contains("old base objects can't be deleted").then_some(()))
-        .await;
+    eventually("it is tried", 20, async || {
+        issuer.log().contains("old base objects can't be deleted").then_some(())
+    })
+    .await;
     assert_eq!(issuer.database.value::<i64>("select count(*) from published_objects").await, 4);
     edge.set_kv(Mood::Fine);
     eventually("they are deleted", 25, async || (edge.objects() == [third.clone()]).then_some(())).await;
@@ -571,5 +574,126 @@ async fn another_leader_states_the_keys_as_the_first_did() {
     })
     .await;
     assert_eq!(edge.keys().last().unwrap().keys, first.keys);
+    edge.expect_sound();
+}
+
+/// A directory that isn't there yet, and is gone in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("countersign-{}-{name}", std::process::id()));
+        _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn text(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn objects(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.0.join("base")).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_alone_is_published_to() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let keys = revocation_keys(&database.url);
+    let folder = Folder::new("alone");
+    let configure = |cli: Cli| cli.env("PUBLISHER_DIRECTORY", folder.text());
+    let mut issuer = Issuer::start_on(database.into(), administrator, configure).await;
+    let refuses = async |jti: Jti| {
+        eventually("the directory has the revocation", 10, async || {
+            read_directory(&folder.0, &keys).filter(|(_, set)| set.contains(jti.coordinate()))
+        })
+        .await
+        .0
+    };
+    let first = refuses(revoke_one(&issuer).await).await;
+    let later = eventually("a heartbeat", 5, async || {
+        read_directory(&folder.0, &keys).filter(|(head, _)| head.as_of > first.as_of)
+    })
+    .await;
+    assert_eq!(later.0.position(), first.position());
+    assert_eq!(publisher(&issuer).await["status"], "ok");
+
+    // Another process goes on; what was there before stays until it is old, and what somebody left unfinished goes.
+    let old = hex(&first.base);
+    std::fs::write(folder.0.join("base/half.new"), "half").unwrap();
+    std::fs::write(folder.0.join("base/README"), "nobody's").unwrap();
+    issuer.stop();
+    issuer = Issuer::start_on(issuer.database.clone(), issuer.administrator.clone(), configure).await;
+    let second = eventually("a new base", 10, async || {
+        read_directory(&folder.0, &keys).filter(|(head, _)| head.base != first.base)
+    })
+    .await
+    .0;
+    assert!(second.position() > first.position());
+    assert!(folder.objects().contains(&old), "someone may just have read the head that names it");
+    let age = |name: &str, seconds| {
+        let file = std::fs::File::options().append(true).open(folder.0.join("base").join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+    };
+    // Not quite an hour and six minutes; but all of it for the others.
+    age(&old, 3900);
+    for name in ["half.new", "README", &hex(&second.base)] {
+        age(name, 10_000);
+    }
+    eventually("tidied up", 15, async || (!folder.objects().contains(&"half.new".into())).then_some(()))
+        .await;
+    assert!(
+        [&old, "README", &hex(&second.base)]
+            .iter()
+            .all(|name| folder.objects().contains(&(*name).to_owned()))
+    );
+    age(&old, 3970);
+    eventually("the old one too", 15, async || (!folder.objects().contains(&old)).then_some(())).await;
+    refuses(revoke_one(&issuer).await).await;
+
+    // A database that went back in time doesn't overwrite what is newer.
+    issuer.stop();
+    issuer.database.execute("update publisher_state set seq = seq - 1").await;
+    let issuer = Issuer::start_on(issuer.database.clone(), issuer.administrator.clone(), configure).await;
+    issuer.logged("it looks restored from a backup").await;
+}
+
+#[tokio::test]
+async fn a_directory_beside_the_edge_gets_the_same_and_holds_nothing_up() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let keys = revocation_keys(&database.url);
+    let folder = Folder::new("beside");
+    // It can't be written: a file is in its place.
+    std::fs::write(&folder.0, "").unwrap();
+    let issuer = Issuer::start_on(database.into(), administrator, |cli| {
+        edge.configure(cli).env("PUBLISHER_DIRECTORY", folder.text())
+    })
+    .await;
+    let revoked = revoke_one(&issuer).await;
+    edge.refuses(revoked).await;
+    let state = eventually("it shows", 12, async || {
+        let state = publisher(&issuer).await;
+        (state["status"] == "degraded").then_some(state)
+    })
+    .await;
+    assert_eq!(state["failing_sinks"], serde_json::json!(["directory", "directory_keys"]), "{state}");
+    assert!(
+        state["sinks"]["hub"]["lag_rows"] == 0
+            && state["sinks"]["directory"]["lag_ms"].as_u64().unwrap() > 1000
+    );
+    std::fs::remove_file(&folder.0).unwrap();
+    eventually("it catches up", 15, async || {
+        read_directory(&folder.0, &keys).filter(|(_, set)| set.contains(revoked.coordinate()))
+    })
+    .await;
+    eventually("all is well", 10, async || (publisher(&issuer).await["status"] == "ok").then_some(())).await;
     edge.expect_sound();
 }

@@ -64,8 +64,7 @@ pub(crate) struct Edge {
 impl Edge {
     /// Knows the revocation keys of the database at `database_url`.
     pub(crate) async fn start(database_url: &str) -> Self {
-        let exported = Cli::new(database_url).run(&["keys", "export-public", "--purpose", "revocation"]);
-        let keys = KeySet::parse(exported.expect_success().as_bytes()).unwrap();
+        let keys = revocation_keys(database_url);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let edge = Self { url, keys: Arc::new(keys), store: Arc::default() };
@@ -166,6 +165,23 @@ impl Edge {
     pub(crate) fn expect_sound(&self) {
         assert_eq!(self.store().complaints, Vec::<String>::new());
     }
+}
+
+/// The keys of heads of the database at `database_url`.
+pub(crate) fn revocation_keys(database_url: &str) -> KeySet {
+    let exported = Cli::new(database_url).run(&["keys", "export-public", "--purpose", "revocation"]);
+    KeySet::parse(exported.expect_success().as_bytes()).unwrap()
+}
+
+/// What a verifier reads that has nothing but the directory; `None` while not all of it is there.
+pub(crate) fn read_directory(directory: &std::path::Path, keys: &KeySet) -> Option<(Head, RevokedSet)> {
+    let head = verify(keys, &std::fs::read_to_string(directory.join("head.jwt")).ok()?).unwrap();
+    let bytes = std::fs::read(directory.join("base").join(hex(&head.base))).unwrap();
+    let base = Base::parse(&bytes, &sha256(&bytes), &head.base).unwrap();
+    let delta = Delta::parse(&head.delta).unwrap();
+    let statement = std::fs::read_to_string(directory.join("keys.jwt")).ok()?;
+    verify_keys(keys, &statement).unwrap();
+    Some((head, RevokedSet::new(base, delta)))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
