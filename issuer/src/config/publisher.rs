@@ -12,7 +12,7 @@ use super::values::{Environment, is_loopback};
 #[derive(Debug)]
 pub enum Publisher {
     /// To the edge on Cloudflare; to a directory on this machine, too, if there is one.
-    Edge(Edge, Option<PathBuf>),
+    Edge(Box<Edge>, Option<PathBuf>),
     /// To a directory alone.
     Directory(PathBuf),
 }
@@ -52,7 +52,7 @@ impl Publisher {
             path.is_absolute()
         });
         match (edge, directory) {
-            (Some(edge), directory) => Some(Self::Edge(edge, directory)),
+            (Some(edge), directory) => Some(Self::Edge(Box::new(edge), directory)),
             (None, directory) => directory.map(Self::Directory),
         }
     }

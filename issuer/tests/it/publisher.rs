@@ -697,3 +697,73 @@ async fn a_directory_beside_the_edge_gets_the_same_and_holds_nothing_up() {
     eventually("all is well", 10, async || (publisher(&issuer).await["status"] == "ok").then_some(())).await;
     edge.expect_sound();
 }
+
+/// Heads go out while all rows are read, and a base is made of the one before. Prints what that takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(feature = "measurements")]
+async fn what_a_term_costs() {
+    let hour = time::OffsetDateTime::now_utc().unix_timestamp() / 3600;
+    for rows in [300_000_u64, 10_000_000] {
+        let (database, administrator) = TestDatabase::bootstrapped().await;
+        let edge = Edge::start(&database.url).await;
+        let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+        eventually("a first head", 5, async || edge.revoked_set()).await;
+        let (database, administrator) = (issuer.database.clone(), issuer.administrator.clone());
+        drop(issuer);
+        // One token in ten of three hours is revoked, all of it published by a base that the store has lost.
+        database
+            .execute(&format!(
+                "insert into revocation_outbox (seq, shard, serial)
+                 select 1000000 + n, {hour} + n % 3, n / 3 * 10 + (random() * 9)::bigint from generate_series(1, {rows}) n"
+            ))
+            .await;
+        database.execute("update publisher_state set seq = (select max(seq) from revocation_outbox), base_seq = (select max(seq) from revocation_outbox)").await;
+        database.execute("vacuum analyze revocation_outbox").await;
+        edge.forget_objects();
+        edge.expect_sound();
+
+        let heads = edge.heads().len();
+        let began = Instant::now();
+        let issuer = Issuer::start_on(database, administrator, |cli| edge.configure(cli)).await;
+        let first = eventually("a head", 30, async || edge.heads().get(heads).map(|head| head.at)).await;
+        let idle = issuer.memory_kib("VmRSS");
+        eventually("a base with all of them", 300, async || edge.revoked_set()).await;
+        let stored = edge.heads().last().unwrap().at;
+        let gap = edge.heads()[heads..].windows(2).map(|pair| pair[1].at - pair[0].at).max();
+        let base = edge.objects().iter().map(|name| edge.object_bytes(name)).max();
+        println!(
+            "{rows} rows: first head after {:?}, base of {base:?} bytes in force after {:?}; no longer than {gap:?} between heads; memory {idle} KiB \
+             at first, {} KiB at most",
+            first - began,
+            stored - began,
+            issuer.memory_kib("VmHWM"),
+        );
+
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let before = edge.heads().last().unwrap().head.clone();
+            let heads = edge.heads().len();
+            let began = Instant::now();
+            issuer
+                .database
+                .execute(&format!(
+                    "insert into revocation_outbox (shard, serial)
+                     select {hour}, (random() * {rows} * 3)::bigint from generate_series(1, 60000)"
+                ))
+                .await;
+            let written = began.elapsed();
+            eventually("another base", 60, async || {
+                let head = edge.heads().last()?.head.clone();
+                (head.base != before.base && head.delta.len() < 100).then_some(())
+            })
+            .await;
+            let gap = edge.heads()[heads..].windows(2).map(|pair| pair[1].at - pair[0].at).max();
+            println!(
+                "  60,000 more: written in {written:?}, a base with them in force after {:?}; no longer than {gap:?} between heads; memory {} KiB at \
+                 most",
+                began.elapsed(),
+                issuer.memory_kib("VmHWM"),
+            );
+        }
+    }
+}

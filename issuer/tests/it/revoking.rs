@@ -50,7 +50,7 @@ async fn it_says_how_many_live_tokens_it_touches() {
     let (client, other) = (issuer.new_client(&[]).await, issuer.new_client(&[]).await);
     let [one, _two, _three] = tokens(&issuer, &client).await;
     let [theirs] = tokens(&issuer, &other).await;
-    let all = || revoke(&issuer, &["--no-wait", "--key", &part(&one, 0)["kid"].as_str().unwrap().to_owned()]);
+    let all = || revoke(&issuer, &["--no-wait", "--key", part(&one, 0)["kid"].as_str().unwrap()]);
     let touched = |count: u64, bound: &str| json!({ "count": count, "bound": bound });
 
     let said = revoke(&issuer, &["--no-wait", "--jti", &claim(&one, "jti"), "--tenant", &client.tenant]);

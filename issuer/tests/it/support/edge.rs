@@ -114,6 +114,12 @@ impl Edge {
         self.store().objects.keys().cloned().collect()
     }
 
+    /// How long an object is.
+    #[cfg(feature = "measurements")]
+    pub(crate) fn object_bytes(&self, name: &str) -> usize {
+        self.store().objects[name].len()
+    }
+
     /// The hub's heads, oldest first.
     pub(crate) fn heads(&self) -> Vec<Received> {
         self.store().heads.clone()
