@@ -6,6 +6,7 @@ pub mod client_secret;
 pub mod credential;
 pub mod limit;
 pub mod page;
+pub mod publication;
 pub mod resource_server;
 pub mod revision;
 pub mod scope;

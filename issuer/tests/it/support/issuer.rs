@@ -83,6 +83,14 @@ impl Issuer {
         self.wait(Duration::from_secs(20))
     }
 
+    /// A figure of the process's memory, as Linux has it.
+    #[cfg(feature = "measurements")]
+    pub(crate) fn memory_kib(&self, figure: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         send_signal(self.child.id(), signal);
     }
