@@ -30,6 +30,7 @@ pub(crate) mod resource_servers;
 mod revocations;
 mod revoke;
 mod server;
+mod status_lists;
 pub(crate) mod tenants;
 mod token;
 mod unlock;
@@ -97,6 +98,8 @@ fn routes() -> Routes {
         .routes(alias("/api/v1/token/revoke", routes!(revoke::revoke)))
         .routes(routes!(wellknown::jwks))
         .routes(routes!(wellknown::metadata))
+        .routes(routes!(status_lists::list))
+        .routes(routes!(status_lists::read))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(docs::document))

@@ -14,6 +14,7 @@ mod openapi;
 mod resource_servers;
 mod revocations;
 mod revoke;
+mod status_lists;
 mod tenants;
 mod token;
 mod wellknown;
