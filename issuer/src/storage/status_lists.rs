@@ -9,6 +9,8 @@ use crate::domain::tenant::MAX_LIFETIME_SECONDS;
 const SETTLED_SECONDS: f64 = 30.0;
 /// How long tokens may still come that a rule ends which is there already: from a replica that hasn't heard of it, with as much time as a request gets.
 const RIPE_SECONDS: f64 = 15.0;
+/// Who has seen nothing yet looks at so many entries: more than come while any is unsettled.
+const UNSETTLED: i64 = 100_000;
 /// What reading all of a shard may take, in milliseconds.
 const PATIENCE: &str = "60000";
 /// Rows removed at a time.
@@ -50,15 +52,18 @@ pub struct Look {
     pub unripe: bool,
 }
 
-/// Whether anything about the list of `shard` may have changed since `seen`, an entry of the outbox. `None`: no token refers to that list.
+/// Whether anything about the list of `shard` may have changed since `seen`, an entry of the outbox; 0: none was seen. `None`: no token refers to that list.
 pub async fn look(database: &Database, shard: Shard, seen: i64) -> Result<Option<Look>, StorageError> {
     let row = sqlx::query!(
-        r#"with news as materialized (
+        r#"with base as (
+               select case when $2::bigint > 0 then $2::bigint
+                           else greatest((select max(outbox_id) from revocation_outbox) - $5::bigint, 0) end as id
+           ), news as materialized (
                select outbox_id, (shard = $1) is true or rule_level is not null as concerned, rule_level is not null as is_rule,
                       extract(epoch from now() - queued_at)::float8 as age
-               from revocation_outbox where outbox_id > $2
+               from revocation_outbox where outbox_id > (select id from base)
            ), settled as (
-               select coalesce(max(outbox_id), $2) as id from news where age > $3
+               select coalesce(max(outbox_id), (select id from base)) as id from news where age > $3
            )
            select next_serial, status_floor, settled.id as "settled!",
                   (select count(*) from news where concerned) as "news!",
@@ -70,6 +75,7 @@ pub async fn look(database: &Database, shard: Shard, seen: i64) -> Result<Option
         seen,
         SETTLED_SECONDS,
         RIPE_SECONDS,
+        UNSETTLED,
     )
     .fetch_optional(&database.installation)
     .await?;
