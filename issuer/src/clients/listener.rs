@@ -13,7 +13,9 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::clock;
 use crate::storage::changes::Listening;
-use crate::storage::{Database, StorageError, idempotency, limits, not_before, serials, used_assertions};
+use crate::storage::{
+    Database, StorageError, idempotency, limits, not_before, serials, status_lists, used_assertions,
+};
 
 /// How often the database is asked for a sign of life.
 const PING: Duration = Duration::from_millis(250);
@@ -192,8 +194,15 @@ async fn sweep(app: &App) {
     loop {
         match idempotency::sweep(&app.database).await {
             Ok(true) => sleep(Duration::from_millis(50)).await,
-            Ok(false) => return,
+            Ok(false) => break,
             Err(error) => return warn!("answers kept for Idempotency-Key aren't swept: {error}"),
+        }
+    }
+    loop {
+        match status_lists::sweep(&app.database, clock::now()).await {
+            Ok(true) => sleep(Duration::from_millis(50)).await,
+            Ok(false) => return,
+            Err(error) => return warn!("what status lists knew of expired tokens isn't swept: {error}"),
         }
     }
 }

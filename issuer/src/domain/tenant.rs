@@ -105,4 +105,6 @@ pub struct ResourceServer {
     pub token_lifetime: Option<u32>,
     /// What its tokens are signed with; `None`: as the installation signs.
     pub signing_algorithm: Option<Algorithm>,
+    /// Its tokens say where their status can be read.
+    pub status_list: bool,
 }

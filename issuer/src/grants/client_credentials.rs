@@ -13,6 +13,7 @@ use crate::domain::tenant::ResourceServer;
 use crate::failures::Concerns;
 use crate::limits::Limited;
 use crate::storage::clients::Client;
+use crate::storage::status_lists::Listed;
 use crate::tokens::mint::{self, Grant};
 
 /// What a client asks for.
@@ -104,8 +105,17 @@ async fn issue_to(
         }));
     // Signing takes about as long as the write, so they share the time. Nothing is handed out before both are done.
     let algorithm = resource_server.as_ref().and_then(|server| server.signing_algorithm);
-    let signed = async { unsigned.sign(app, algorithm).await.map_err(OauthError::from) };
-    let recorded = async { app.audit.record(&event).await.map_err(OauthError::from) };
+    let key = app.keys.token_signer(algorithm).await?;
+    let listed = grant.status_list.then(|| Listed {
+        coordinate: unsigned.jti.coordinate(),
+        tenant: grant.tenant,
+        agent: grant.agent,
+        credential: grant.credential,
+        kid: key.key().kid().to_owned(),
+        issued_at: unsigned.issued_at,
+    });
+    let signed = async { unsigned.sign(&key).await.map_err(OauthError::from) };
+    let recorded = async { app.audit.record_token(&event, listed).await.map_err(OauthError::from) };
     let (access_token, ()) = tokio::try_join!(signed, recorded)?;
     app.limits.issued(unit, grant.agent, now);
 
@@ -122,6 +132,8 @@ fn decide(
     let client = &authenticated.client;
     let (audience, longest, applicable) =
         audience(app, client, resource_server, request.resource.as_deref())?;
+    let status_list =
+        resource_server.is_some_and(|server| server.status_list && server.identifier == audience);
 
     let scope = match &request.scope {
         None => applicable,
@@ -148,6 +160,7 @@ fn decide(
         scope,
         lifetime,
         not_before: authenticated.not_before,
+        status_list,
     })
 }
 

@@ -34,6 +34,7 @@ async fn tokens_are_for_what_is_registered_and_live_as_long_as_it_says() {
         ("tenant_id", json!(issuer.administrator.tenant)),
         ("is_default", json!(false)),
         ("signing_algorithm", json!(null)),
+        ("status_list", json!(false)),
         ("created_at", made["created_at"].clone()),
         ("updated_at", made["created_at"].clone()),
     ] {
