@@ -132,7 +132,7 @@ function wholeBundle() {
 }
 
 /** Bundles another entry with what wrangler bundles with. */
-async function bundleEntry(entry) {
+export async function bundleEntry(entry) {
   const esbuild = await import("esbuild");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-entry-"));
   await esbuild.build({
@@ -151,7 +151,7 @@ async function bundleEntry(entry) {
 }
 
 /** What wrangler.toml says and miniflare must be told too. */
-function wranglerConfig() {
+export function wranglerConfig() {
   const text = fs.readFileSync(path.join(root, "wrangler.toml"), "utf8");
   const date = /^compatibility_date = "([^"]+)"/m.exec(text);
   const flags = /^compatibility_flags = \[([^\]]*)\]/m.exec(text);
