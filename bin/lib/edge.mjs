@@ -61,13 +61,13 @@ export async function edgeReady(url, { child, timeoutMs = 60_000 } = {}) {
 /**
  * Runs the bundled Worker (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd, with its Durable Object, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
- * @param {{vars: Record<string, string>, entry?: string, port?: number, persist?: string, verbose?: boolean}} options
- *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here, without hub and namespace;
+ * @param {{vars: Record<string, string>, entry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean}} options
+ *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here; without hub and namespace unless it is `whole`;
  *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge
- * @returns {Promise<{url: string, kvApiBase: string, kvNamespaceId: string, stop: () => Promise<void>, restart: () => Promise<void>}>}
- *   `restart`: a new workerd at the same address, with what `persist` kept
+ * @returns {Promise<{url: string, kvApiBase: string, kvNamespaceId: string, stop: () => Promise<void>, restart: (changes?: Record<string, string>) => Promise<void>}>}
+ *   `restart`: a new workerd at the same address, with what `persist` kept; `changes` to the variables
  */
-export async function startEdge({ vars, entry, port = 0, persist, verbose = false }) {
+export async function startEdge({ vars, entry, whole = entry === undefined, port = 0, persist, verbose = false }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
   const bundle = entry ? await bundleEntry(entry) : wholeBundle();
   const wasm = fs.readdirSync(bundle.folder).filter((name) => name.endsWith(".wasm"));
@@ -83,8 +83,8 @@ export async function startEdge({ vars, entry, port = 0, persist, verbose = fals
         ],
         compatibilityDate,
         compatibilityFlags,
-        bindings: entry ? vars : { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...vars },
-        ...(!entry && {
+        bindings: !whole ? vars : { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...vars },
+        ...(whole && {
           durableObjects: { REVOCATION_HUB: { className: "RevocationHub", useSQLite: true } },
           kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
         }),
@@ -109,7 +109,8 @@ export async function startEdge({ vars, entry, port = 0, persist, verbose = fals
       kvApiBase: `${url.origin}/cdn-cgi/local/explorer/api`,
       kvNamespaceId: KV_NAMESPACE_ID,
       stop,
-      restart: async () => {
+      restart: async (changes = {}) => {
+        vars = { ...vars, ...changes };
         await miniflare.dispose();
         miniflare = start(Number(url.port));
         await miniflare.ready;
@@ -131,7 +132,7 @@ function wholeBundle() {
 }
 
 /** Bundles another entry with what wrangler bundles with. */
-async function bundleEntry(entry) {
+export async function bundleEntry(entry) {
   const esbuild = await import("esbuild");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-entry-"));
   await esbuild.build({
@@ -150,7 +151,7 @@ async function bundleEntry(entry) {
 }
 
 /** What wrangler.toml says and miniflare must be told too. */
-function wranglerConfig() {
+export function wranglerConfig() {
   const text = fs.readFileSync(path.join(root, "wrangler.toml"), "utf8");
   const date = /^compatibility_date = "([^"]+)"/m.exec(text);
   const flags = /^compatibility_flags = \[([^\]]*)\]/m.exec(text);

@@ -129,7 +129,7 @@ function jws(header, payload, { privateKey }) {
   return `${input}.${b64(sign(null, Buffer.from(input), privateKey))}`;
 }
 
-function jti({ shard, serial }) {
+export function jti({ shard, serial }) {
   const bits =
     (BigInt(shard) << 104n) | ((serial >> 12n) << 80n) | (8n << 76n) | ((serial & 0xfffn) << 64n) | (2n << 62n) | 42n;
   return bits.toString(16).padStart(32, "0").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");

@@ -12,6 +12,7 @@ pub mod revision;
 pub mod scope;
 pub mod signing_key;
 pub mod tenant;
+pub mod transition;
 
 use std::fmt;
 

@@ -31,6 +31,7 @@ mod revocation_status;
 mod revocations;
 mod revoke;
 mod server;
+mod status_lists;
 pub(crate) mod tenants;
 mod token;
 mod unlock;
@@ -99,6 +100,8 @@ fn routes() -> Routes {
         .routes(alias("/api/v1/token/revoke", routes!(revoke::revoke)))
         .routes(routes!(wellknown::jwks))
         .routes(routes!(wellknown::metadata))
+        .routes(routes!(status_lists::list))
+        .routes(routes!(status_lists::read))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(docs::document))

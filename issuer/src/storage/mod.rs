@@ -22,6 +22,7 @@ pub mod sealed;
 pub mod serials;
 pub mod server_secrets;
 pub mod signing_keys;
+pub mod status_lists;
 pub mod tenants;
 mod transaction;
 pub mod used_assertions;

@@ -31,10 +31,7 @@ async fn another(edge: &Edge, issuer: &Issuer) -> Issuer {
 }
 
 async fn publisher(issuer: &Issuer) -> Value {
-    // An answer is given again for so long.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let ready: Value = issuer.get("/ready").send().await.unwrap().json().await.unwrap();
-    ready["checks"]["publisher"].clone()
+    issuer.ready().await.1["checks"]["publisher"].clone()
 }
 
 /// Revokes a new token; its jti.

@@ -15,6 +15,7 @@ mod resource_servers;
 mod revocation_status;
 mod revocations;
 mod revoke;
+mod status_lists;
 mod tenants;
 mod token;
 mod wellknown;

@@ -168,6 +168,17 @@ impl Issuer {
         assert_eq!(response.status(), StatusCode::OK);
     }
 
+    /// What `/ready` says now.
+    pub(crate) async fn ready(&self) -> (StatusCode, Value) {
+        // An answer is given again for so long.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let response = self.get("/ready").send().await.unwrap();
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            assert!(response.headers().contains_key("retry-after"));
+        }
+        (response.status(), response.json().await.unwrap())
+    }
+
     /// Registers an agent with these scopes and makes it a credential.
     pub(crate) async fn new_client(&self, scopes: &[&str]) -> Client {
         let token = self.management_token(&self.administrator).await;
