@@ -98,6 +98,14 @@ export class FakeIssuer {
     return jws({ alg: "EdDSA", kid: key.kid, typ }, payload, key);
   }
 
+  /** The head of the last position again, as of now: `options` must say the same as then. */
+  heartbeat(options = {}) {
+    const { seq } = this;
+    const head = this.head({ ...options, seq });
+    this.seq = seq;
+    return head;
+  }
+
   /** The next key statement, of `keys`. With any other option it is out of turn, for misbehaviour. */
   keyStatement(options = {}) {
     const { keys = [this.tokenKey], jwks = keys.map(publicJwk), key = this.headKey, typ = "jwk-set+jwt", ...changes } = options;
