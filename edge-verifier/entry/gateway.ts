@@ -4,7 +4,9 @@ import { problem, unavailable } from "./answers.ts";
 import { KeyFeed } from "./keys.ts";
 import { alarm } from "./refresh.ts";
 import { RevocationFeed } from "./revocations.ts";
+import type { Place } from "./hubs.ts";
 import { type Env, type Settings, readSettings } from "./settings.ts";
+import type { Readiness } from "./staleness.ts";
 import { type Identity, type Verdict, Verifier } from "./verifier.ts";
 import { startVerifier } from "./wasm.ts";
 
@@ -22,13 +24,13 @@ interface Isolate {
 let isolate: Isolate | undefined;
 
 /** Throws what `readSettings` throws. Variables cannot change under a running isolate: a deployment starts new ones. */
-function theIsolate(env: Env): Isolate {
+function theIsolate(env: Env, request: Request): Isolate {
   if (isolate === undefined) {
     const settings = readSettings(env);
     const verifier = new Verifier(startVerifier());
     verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
     const keys = new KeyFeed(verifier, settings);
-    isolate = { settings, verifier, keys, revocations: new RevocationFeed(verifier, settings, env, keys) };
+    isolate = { settings, verifier, keys, revocations: new RevocationFeed(verifier, settings, env, keys, request.cf as Place) };
   }
   return isolate;
 }
@@ -36,7 +38,7 @@ function theIsolate(env: Env): Isolate {
 export async function gateway(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
   let held: Isolate;
   try {
-    held = theIsolate(env);
+    held = theIsolate(env, request);
   } catch (error) {
     return misconfigured(error);
   }
@@ -51,7 +53,7 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext)
     return problem(400, "invalid_request", `${description}.`, { "www-authenticate": challenge });
   }
 
-  let verdict: Verdict | Response;
+  let verdict: Decision | Response;
   try {
     verdict = await decide(token, held, ctx);
   } catch (error) {
@@ -66,18 +68,18 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext)
     if (challenge === "") return unavailable("revocations_unknown", "It is not known at present what is revoked.");
     return problem(401, "invalid_token", `${description}.`, { "www-authenticate": challenge });
   }
-  return forward(request, verdict.identity, held);
+  return forward(request, verdict, held);
 }
 
 /** `GET /_countersign/health`. 503 until the isolate could decide about a request. */
-export async function health(env: Env, ctx: ExecutionContext): Promise<Response> {
+export async function health(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
   let held: Isolate;
   try {
-    held = theIsolate(env);
+    held = theIsolate(env, request);
   } catch (error) {
     return misconfigured(error);
   }
-  const isCurrent = await held.revocations.ready(ctx);
+  const isCurrent = (await held.revocations.ready(ctx)) !== "refuse";
   const hasKeys = await held.keys.ready(ctx);
   const head = held.verifier.head();
   const isUsable = isCurrent && head !== undefined && now() < head.freshUntil;
@@ -101,22 +103,26 @@ function bearerToken(request: Request): string | undefined | null {
   return /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i.exec(header)?.[1] ?? null;
 }
 
-async function decide(token: string, held: Isolate, ctx: ExecutionContext): Promise<Verdict | Response> {
+/** A verdict, and how good the knowledge of revocations was that it was reached with. */
+type Decision = Verdict & { readonly knowledge: Readiness };
+
+async function decide(token: string, held: Isolate, ctx: ExecutionContext): Promise<Decision | Response> {
   const { verifier, keys, revocations } = held;
   // In this order: the hub's answer brings the keys too, and then the issuer needn't be asked.
-  const isCurrent = await revocations.ready(ctx);
-  if (!isCurrent) return unavailable("revocations_unknown", "It is not known at present what is revoked.");
+  const knowledge = await revocations.ready(ctx);
+  if (knowledge === "refuse") return unavailable("revocations_unknown", "It is not known at present what is revoked.");
   const hasKeys = await keys.ready(ctx);
   if (!hasKeys) return unavailable("keys_unknown", "The issuer's keys could not be fetched.");
 
+  const verify = async () => ({ ...(await verifier.verify(token, now(), knowledge === "unknown")), knowledge });
   const { changes } = keys;
-  const verdict = await verifier.verify(token, now());
+  const verdict = await verify();
   if (!("refused" in verdict) || verdict.refused.reason !== "unknown_key") return verdict;
   // They may have come meanwhile, by a push or for another request.
-  if (keys.changes !== changes) return verifier.verify(token, now());
+  if (keys.changes !== changes) return verify();
   switch (await keys.renewForUnknownKey(ctx)) {
     case "renewed":
-      return verifier.verify(token, now());
+      return verify();
     case "failed":
       return unavailable("keys_unknown", "The issuer's keys could not be fetched.");
     case "recent":
@@ -128,7 +134,11 @@ function now(): number {
   return Math.floor(Date.now() / 1000);
 }
 
-async function forward(request: Request, identity: Identity, held: Isolate): Promise<Response> {
+async function forward(
+  request: Request,
+  { identity, knowledge }: { readonly identity: Identity; readonly knowledge: Readiness },
+  held: Isolate,
+): Promise<Response> {
   const { settings, revocations } = held;
   const headers = new Headers(request.headers);
   for (const name of [...headers.keys()]) {
@@ -145,7 +155,8 @@ async function forward(request: Request, identity: Identity, held: Isolate): Pro
   headers.set(`${IDENTITY_PREFIX}jti`, identity.jti);
   headers.set(`${IDENTITY_PREFIX}scope`, identity.scope);
   // Decided on knowledge that is older than it should be: the upstream may want to know.
-  if (revocations.isStale) headers.set(`${IDENTITY_PREFIX}revocations-age-ms`, String(revocations.ageMs));
+  if (knowledge !== "fresh") headers.set(`${IDENTITY_PREFIX}revocations-age-ms`, String(revocations.ageMs));
+  if (knowledge === "unknown") headers.set(`${IDENTITY_PREFIX}revocations`, "unknown");
 
   try {
     const target = upstreamUrl(request.url, settings.upstream);

@@ -13,7 +13,7 @@ export default {
     if (!pathname.startsWith("/_countersign/")) return gateway(request, env, ctx);
     switch (pathname) {
       case "/_countersign/health":
-        return health(env, ctx);
+        return health(request, env, ctx);
       case "/_countersign/hub/head":
         return push("head", request, env);
       case "/_countersign/hub/keys":

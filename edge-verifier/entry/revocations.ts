@@ -1,33 +1,45 @@
-// What is revoked: held in the isolate, kept current by a question to the hub that is always open, off the request path. The answers bring new
-// keys, too.
+// What is revoked: held in the isolate, kept current by an answer of the hub that is always open, off the request path. It brings new keys, too.
 
+import { type Hub, type Place, hubsInOrder } from "./hubs.ts";
 import type { KeyFeed } from "./keys.ts";
 import { SingleFlight, alarm } from "./refresh.ts";
 import type { Env, Settings } from "./settings.ts";
+import { type Readiness, type Staleness, DEFAULT_STALENESS } from "./staleness.ts";
 import type { Verifier } from "./verifier.ts";
 
-/** Up to this age a request is served at once. The issuer is heard from every second, the hub answers within three. */
-const FRESH_MS = 5_000;
-/** Up to this age it is served after an attempt to renew; beyond it, refused. */
-const USABLE_MS = 30_000;
 /** How long a request waits for news at most. */
 const WAIT_MS = 2_000;
-/** How long the hub may keep a question open (its own limit is the same). */
-const POLL_MS = 3_000;
-/** How long one request keeps asking on behalf of the isolate: the platform ends it 30 s after its response. */
-const LOOP_MS = 22_000;
-/** How long after a failure to ask again. */
+/** How long one request listens on behalf of the isolate: the platform ends it 30 s after its response. */
+const LISTEN_MS = 26_000;
+/** From when on the next request takes over, so that one listens before the other ends. */
+const TAKE_OVER_MS = 22_000;
+/** The hub says something every second, or every second and a half: after this time its answer is given up. */
+const SILENCE_MS = 2_500;
+/** When whoever listens has given no sign of life for so long, the platform has ended it. More than any one of its steps may take. */
+const LOST_MS = 8_000;
+/** How long after a failure to ask again: doubled each time, up to the longest, and by chance a little less. */
 const RETRY_MS = 250;
+const LONGEST_RETRY_MS = 2_000;
+/** How long to wait where the hub has no room for another listener. */
+const NO_ROOM_MS = 2_000;
+/** How long after a request has asked the next one may. */
+const ASK_AGAIN_MS = 500;
+/** How long a hub is left alone that failed, while there are others. */
+const AVOID_MS = 60_000;
 /** How long a base object may take to come. */
 const KV_WAIT_MS = 5_000;
 /** How long KV may answer from a location's cache. */
 const KV_CACHE_SECONDS = 60;
 /** How long after a key statement was refused to ask for it again. */
 const REFUSED_KEYS_MS = 10_000;
+/** No line is longer: a head and a key statement are at most 352 KiB. */
+const MAX_LINE = 512 * 1024;
+/** What an answer with lines is declared as; without it, it is a plain one. */
+const LINES = "text/x-countersign-news";
 
 export class RevocationFeed {
   readonly #verifier: Verifier;
-  readonly #hub: DurableObjectNamespace;
+  readonly #hubs: readonly Hub[];
   readonly #objects: KVNamespace;
   readonly #flight = new SingleFlight(WAIT_MS);
   readonly #keys: KeyFeed;
@@ -36,13 +48,21 @@ export class RevocationFeed {
   #keysRefusedAt = -Infinity;
   /** When, by our clock, what we hold was last known to be all there is; durations only, so no two clocks are compared. */
   #currentAt = -Infinity;
-  #loopUntil = -Infinity;
+  #askedAt = -Infinity;
+  /** By name, when a hub failed last. */
+  readonly #failedAt = new Map<string, number>();
+  /** Whoever listens has a number; the newest that was taken, and the newest that has heard something. */
+  #newestListener = 0;
+  #newestToHear = 0;
+  #takeOverAt = -Infinity;
+  #lifeSignAt = -Infinity;
+  #listensTo: string | undefined;
 
-  /** `keys` gets the key statements that come with the answers. */
-  constructor(verifier: Verifier, settings: Settings, env: Env, keys: KeyFeed) {
+  /** `keys` gets the key statements that come with the answers; `place`: where this isolate's requests come from. */
+  constructor(verifier: Verifier, settings: Settings, env: Env, keys: KeyFeed, place: Place) {
     this.#verifier = verifier;
     this.#keys = keys;
-    this.#hub = env.REVOCATION_HUB;
+    this.#hubs = hubsInOrder(env.REVOCATION_HUB, settings.hubs, place, Math.random());
     this.#objects = env.REVOCATION_OBJECTS;
     this.#headKeys = settings.revocationKeys;
   }
@@ -52,76 +72,200 @@ export class RevocationFeed {
     return Math.max(0, Date.now() - this.#currentAt);
   }
 
+  /** The hub that is listened to, and for how long it has been silent; undefined if none is. */
+  get listening(): { readonly hub: string; readonly silentMs: number } | undefined {
+    if (this.#listensTo === undefined) return undefined;
+    return { hub: this.#listensTo, silentMs: Math.max(0, Date.now() - this.#lifeSignAt) };
+  }
+
   /** Whether what we hold is recent enough to decide with; renews it where it isn't. */
-  async ready(ctx: ExecutionContext): Promise<boolean> {
-    this.#keepAsking(ctx);
-    if (this.ageMs > FRESH_MS) {
-      await this.#flight.run(ctx, async () => void (await this.#ask(0)));
+  async ready(ctx: ExecutionContext, staleness: Staleness = DEFAULT_STALENESS): Promise<Readiness> {
+    this.#keepListening(ctx);
+    // Whoever has just asked would hear the same. Not so if nothing is known yet: then there is nothing else to do.
+    if (this.ageMs > staleness.freshMs && (Date.now() - this.#askedAt > ASK_AGAIN_MS || this.ageMs === Infinity)) {
+      await this.#flight.run(ctx, () => this.#ask());
     }
-    return this.ageMs <= USABLE_MS;
+    // Nobody can be refused by who has never heard what is revoked. So that is never served, whatever the route says.
+    if (this.ageMs === Infinity) return "refuse";
+    if (this.ageMs <= staleness.freshMs) return "fresh";
+    if (this.ageMs <= staleness.usableMs) return "stale";
+    return staleness.whenUnknown === "serve" ? "unknown" : "refuse";
   }
 
-  get isStale(): boolean {
-    return this.ageMs > FRESH_MS;
-  }
+  // ---- Listening
 
-  /** Starts a loop of questions unless one is running. It ends by itself; the next request starts another. */
-  #keepAsking(ctx: ExecutionContext): void {
+  /** Sees to it that the hub is listened to. That ends by itself; a later request takes over, mostly before. */
+  #keepListening(ctx: ExecutionContext): void {
     const now = Date.now();
-    if (now < this.#loopUntil) return;
-    // The margin covers a last question that is open when the time is up. A loop that the platform cut off is replaced then, too.
-    const until = now + LOOP_MS;
-    this.#loopUntil = until + POLL_MS;
-    ctx.waitUntil(
-      (async () => {
-        while (Date.now() < until) {
-          if (!(await this.#ask(POLL_MS))) await scheduler.wait(RETRY_MS);
-        }
-        if (this.#loopUntil === until + POLL_MS) this.#loopUntil = -Infinity;
-      })(),
-    );
+    if (now < this.#takeOverAt && now - this.#lifeSignAt < LOST_MS) return;
+    this.#takeOverAt = now + TAKE_OVER_MS;
+    this.#lifeSignAt = now;
+    this.#newestListener += 1;
+    ctx.waitUntil(this.#listen(this.#newestListener, now + LISTEN_MS));
   }
 
-  /** One question, kept open up to `waitMs`. Whether we now hold what the hub holds. */
-  async #ask(waitMs: number): Promise<boolean> {
-    try {
-      await (this.#headKeysLoaded ??= this.#verifier.loadKeys("heads", this.#headKeys));
-      const known = this.#verifier.head();
-      const question = new URLSearchParams({
-        epoch: String(known?.epoch ?? 0),
-        seq: String(known?.seq ?? 0),
-        wait_ms: String(known === undefined ? 0 : waitMs),
-      });
-      // Whoever doesn't say which keys they have isn't offered any: one that was refused would be offered again at once, for ever.
-      if (Date.now() - this.#keysRefusedAt > REFUSED_KEYS_MS) {
-        const held = this.#verifier.keyPosition();
-        question.set("key_epoch", String(held?.epoch ?? 0));
-        question.set("key_version", String(held?.version ?? 0));
-      }
-      const stub = this.#hub.get(this.#hub.idFromName("global"));
-      const response = await stub.fetch(`https://hub/head?${question}`, {
-        signal: AbortSignal.timeout(waitMs + WAIT_MS),
-      });
-      // Before anything else is awaited: what follows may take its time, and must not make old news look new.
-      const heardAt = Date.now() - Number(response.headers.get("x-countersign-age-ms") ?? Infinity);
-      const body = await response.text();
-      if (response.status !== 200) throw new Error(`the hub answered ${response.status}: ${body.slice(0, 200)}`);
-      const [head = "", statement] = body.split("\n");
-      // Neither waits for the other, nor fails with it.
-      const taking = statement === undefined ? undefined : this.#takeKeys(statement);
+  async #listen(listener: number, until: number): Promise<void> {
+    let pause = RETRY_MS;
+    while (listener === this.#newestListener && Date.now() < until) {
+      this.#lifeSignAt = Date.now();
+      const hub = this.#hub();
       try {
-        await this.#adopt(head);
-      } finally {
-        await taking;
+        const hasRoom = await this.#hear(hub, listener, until);
+        this.#failedAt.delete(hub.name);
+        pause = RETRY_MS;
+        if (!hasRoom) await scheduler.wait(NO_ROOM_MS * (0.75 + Math.random() / 2));
+      } catch (error) {
+        // Whoever took over says for itself how it fares.
+        if (listener !== this.#newestListener) return;
+        this.#failedAt.set(hub.name, Date.now());
+        alarm("revocation_refresh_failed", error);
+        this.#lifeSignAt = Date.now();
+        await scheduler.wait(pause * (0.75 + Math.random() / 4));
+        pause = Math.min(pause * 2, LONGEST_RETRY_MS);
       }
-      this.#currentAt = Math.max(this.#currentAt, heardAt);
-      this.#keys.noteHead(heardAt);
-      return true;
-    } catch (error) {
-      alarm("revocation_refresh_failed", error);
+    }
+    if (listener === this.#newestListener) {
+      this.#takeOverAt = -Infinity;
+      this.#listensTo = undefined;
+    }
+  }
+
+  /** Listens to a hub until its answer ends. False: it had no room, and said what it holds at the moment. Throws if it fails or falls silent. */
+  async #hear(hub: Hub, listener: number, until: number): Promise<boolean> {
+    const question = await this.#question();
+    question.set("stream_ms", String(until - Date.now()));
+    const abort = new AbortController();
+    const sentAt = Date.now();
+    const response = await within(WAIT_MS, `the hub ${hub.name}`, hub.fetch(`https://hub/head?${question}`, { signal: abort.signal })).catch(
+      (error: unknown) => {
+        abort.abort();
+        throw error;
+      },
+    );
+    if (response.headers.get("content-type") !== LINES || response.body === null) {
+      await this.#takeAnswer(response, sentAt);
       return false;
     }
+    const reader = response.body.getReader();
+    try {
+      const decoder = new TextDecoder();
+      const reckoning = new Reckoning(sentAt);
+      let rest = "";
+      for (;;) {
+        const { done, value } = await within(SILENCE_MS, `the hub ${hub.name}`, reader.read());
+        if (done) return true;
+        const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
+        rest = lines.pop() ?? "";
+        if (rest.length > MAX_LINE) throw new Error("the hub's line is too long");
+        if (lines.length === 0) continue;
+        await this.#takeLines(lines, reckoning);
+        if (listener >= this.#newestToHear) {
+          this.#newestToHear = listener;
+          this.#lifeSignAt = Date.now();
+          this.#listensTo = hub.name;
+        } else {
+          // Somebody took over and has heard the hub.
+          return true;
+        }
+      }
+    } finally {
+      void reader.cancel().catch(() => undefined);
+    }
   }
+
+  /** `what clock age …`: see `next_lines` in edge-verifier/control/src/hub.rs. */
+  async #takeLines(lines: readonly string[], reckoning: Reckoning): Promise<void> {
+    const parsed = lines.map((line) => {
+      const [what, clock, age, ...rest] = line.split(" ");
+      return { what, rest, heardAt: reckoning.heardAt(Number(clock), Number(age)) };
+    });
+    // Keys don't wait for a base object that is long in coming, nor fail with it.
+    const taking = parsed.filter(({ what }) => what === "keys").map(({ rest: [jws = ""] }) => this.#takeKeys(jws));
+    let heardAt = -Infinity;
+    try {
+      for (const line of parsed) {
+        const [first = "", second = ""] = line.rest;
+        if (line.what === "head") await this.#adopt(first);
+        // There is nothing newer than that; which says something only to who has it.
+        else if (line.what === "tick") this.#mustHold(Number(first), Number(second));
+        else continue;
+        heardAt = line.heardAt;
+        this.#currentAt = Math.max(this.#currentAt, heardAt);
+      }
+    } finally {
+      await Promise.all(taking);
+    }
+    this.#keys.noteHead(heardAt);
+  }
+
+  #mustHold(epoch: number, seq: number): void {
+    const held = this.#verifier.head();
+    const isHeld = held !== undefined && (held.epoch > epoch || (held.epoch === epoch && held.seq >= seq));
+    if (!isHeld) throw new Error(`the hub goes by a head of epoch ${epoch} seq ${seq}, which isn't in force here`);
+  }
+
+  // ---- Asking
+
+  /** One question, answered at once. Where there are more hubs than one a second is asked if the first fails. */
+  async #ask(): Promise<void> {
+    for (let left = Math.min(2, this.#hubs.length); left > 0; left--) {
+      const hub = this.#hub();
+      const limit = this.#hubs.length > 1 ? WAIT_MS / 2 : WAIT_MS;
+      try {
+        const question = await this.#question();
+        const sentAt = Date.now();
+        const response = await hub.fetch(`https://hub/head?${question}`, { signal: AbortSignal.timeout(limit) });
+        await this.#takeAnswer(response, sentAt);
+        this.#askedAt = Date.now();
+        return;
+      } catch (error) {
+        this.#askedAt = Date.now();
+        this.#failedAt.set(hub.name, this.#askedAt);
+        alarm("revocation_refresh_failed", error);
+      }
+    }
+  }
+
+  /** The first hub that hasn't failed of late, or the one whose failure is the longest ago. */
+  #hub(): Hub {
+    const failedAt = ({ name }: Hub) => this.#failedAt.get(name) ?? -Infinity;
+    const good = this.#hubs.find((hub) => Date.now() - failedAt(hub) > AVOID_MS);
+    return good ?? this.#hubs.reduce((one, other) => (failedAt(other) < failedAt(one) ? other : one));
+  }
+
+  /** What every question says: what we hold. */
+  async #question(): Promise<URLSearchParams> {
+    await (this.#headKeysLoaded ??= this.#verifier.loadKeys("heads", this.#headKeys));
+    const known = this.#verifier.head();
+    const question = new URLSearchParams({ epoch: String(known?.epoch ?? 0), seq: String(known?.seq ?? 0) });
+    // Whoever doesn't say which keys they have isn't offered any: one that was refused would be offered again at once, for ever.
+    if (Date.now() - this.#keysRefusedAt > REFUSED_KEYS_MS) {
+      const held = this.#verifier.keyPosition();
+      question.set("key_epoch", String(held?.epoch ?? 0));
+      question.set("key_version", String(held?.version ?? 0));
+    }
+    return question;
+  }
+
+  /** A plain answer: a head, and where there is a newer one a key statement on the next line. */
+  async #takeAnswer(response: Response, sentAt: number): Promise<void> {
+    // By when the question was sent, not by when we come to read the answer: old news mustn't look new.
+    const heardAt = sentAt - Number(response.headers.get("x-countersign-age-ms") ?? Infinity);
+    const body = await within(WAIT_MS, "the hub", response.text());
+    if (response.status !== 200) throw new Error(`the hub answered ${response.status}: ${body.slice(0, 200)}`);
+    const [head = "", statement] = body.split("\n");
+    // Neither waits for the other, nor fails with it.
+    const taking = statement === undefined ? undefined : this.#takeKeys(statement);
+    try {
+      await this.#adopt(head);
+    } finally {
+      await taking;
+    }
+    this.#currentAt = Math.max(this.#currentAt, heardAt);
+    this.#keys.noteHead(heardAt);
+  }
+
+  // ---- Taking into force
 
   async #takeKeys(statement: string): Promise<void> {
     try {
@@ -146,12 +290,44 @@ export class RevocationFeed {
       case "needs-base": {
         // KV caches that there is nothing, too: the shortest time it takes, so that an early look doesn't spoil many later ones.
         const read = this.#objects.get(`base/${outcome.base}`, { type: "arrayBuffer", cacheTtl: KV_CACHE_SECONDS });
-        const object = await Promise.race([read, scheduler.wait(KV_WAIT_MS)]);
-        if (object === undefined) throw new Error(`KV didn't answer within ${KV_WAIT_MS} ms`);
+        const object = await within(KV_WAIT_MS, "KV", read);
         if (object === null) throw new Error(`base object ${outcome.base} is not in KV`);
         const refused = await this.#verifier.loadBase(object);
         if (refused !== undefined) throw new Error(`base object ${outcome.base} is refused: ${refused}`);
       }
     }
+  }
+}
+
+/**
+ * When the lines of an answer were true, by our clock. The first can't have been written before the question was sent; how much later the others
+ * were is told by the hub's own clock. So lines that were held up on their way look as old as they are, and no two clocks are compared.
+ */
+class Reckoning {
+  readonly #sentAt: number;
+  #firstClock: number | undefined;
+
+  constructor(sentAt: number) {
+    this.#sentAt = sentAt;
+  }
+
+  /** `clock`: the hub's, when it wrote the line; `ageMs`: how long before that it had heard from the issuer. */
+  heardAt(clock: number, ageMs: number): number {
+    if (!(clock >= 0 && ageMs >= 0)) throw new Error("the hub's line is malformed");
+    this.#firstClock ??= clock;
+    return Math.min(Date.now(), this.#sentAt + (clock - this.#firstClock)) - ageMs;
+  }
+}
+
+/** `what` is waited for so long; then it is an Error. */
+async function within<T>(limitMs: number, who: string, what: Promise<T>): Promise<T> {
+  let timer: number | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${who} didn't answer within ${limitMs} ms`)), limitMs);
+  });
+  try {
+    return await Promise.race([what, late]);
+  } finally {
+    clearTimeout(timer ?? null);
   }
 }

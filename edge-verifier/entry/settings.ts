@@ -1,11 +1,16 @@
 // What an operator configures at the edge: variables and bindings of wrangler.toml.
 
+import { type HubPlan, readHubPlan } from "./hubs.ts";
+
 export interface Env {
   readonly ISSUER_URL?: string;
   readonly AUDIENCE?: string;
   readonly UPSTREAM_URL?: string;
   readonly REVOCATION_KEYS?: string;
   readonly HUB_PUSH_SECRET?: string;
+  readonly HUB_SHARDS?: string;
+  readonly HUB_REGIONS?: string;
+  readonly OPERATOR_SECRET?: string;
   readonly CLOCK_LEEWAY_SECONDS?: string;
   readonly FORWARD_AUTHORIZATION?: string;
   readonly REVOCATION_HUB: DurableObjectNamespace;
@@ -21,6 +26,7 @@ export interface Settings {
   readonly upstream: URL;
   /** The JWK Set of the keys that sign revocation heads. */
   readonly revocationKeys: string;
+  readonly hubs: HubPlan;
   readonly clockLeewaySeconds: number;
   readonly forwardAuthorization: boolean;
 }
@@ -56,6 +62,7 @@ export function readSettings(env: Env): Settings {
     .map((audience) => audience.trim())
     .filter((audience) => audience !== "");
   const revocationKeys = required("REVOCATION_KEYS", "what `countersign keys export-public --purpose revocation` prints");
+  const hubs = readHubPlan(env, problems);
   const leeway = env.CLOCK_LEEWAY_SECONDS ?? "5";
   if (!/^\d{1,3}$/.test(leeway)) problems.push("CLOCK_LEEWAY_SECONDS must be a whole number of seconds, at most 999");
   const forwardAuthorization = flag("FORWARD_AUTHORIZATION");
@@ -67,6 +74,7 @@ export function readSettings(env: Env): Settings {
     audiences,
     upstream: new URL(upstream),
     revocationKeys,
+    hubs,
     clockLeewaySeconds: Number(leeway),
     forwardAuthorization,
   };

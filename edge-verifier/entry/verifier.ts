@@ -13,7 +13,7 @@ export interface VerifierExports {
   load_keys(purpose: number, length: number): number;
   key(purpose: number, index: number): number;
   prepare(length: number): number;
-  finish(handle: number, signatureIsValid: number, now: number): number;
+  finish(handle: number, signatureIsValid: number, now: number, evenIfStale: number): number;
   prepare_head(length: number): number;
   finish_head(handle: number, signatureIsValid: number): number;
   load_base(length: number): number;
@@ -137,12 +137,15 @@ export class Verifier {
     if (this.#keys[purpose] === importing) this.#keys[purpose] = imported;
   }
 
-  /** Decides about a token at `now`, in seconds since the Unix epoch. */
-  async verify(token: string, now: number): Promise<Verdict> {
+  /**
+   * Decides about a token at `now`, in seconds since the Unix epoch. `evenIfStale`: by the newest head that there is, even if it is no longer to be
+   * relied on.
+   */
+  async verify(token: string, now: number, evenIfStale = false): Promise<Verdict> {
     const handle = this.#wasm.prepare(this.#write(token.slice(0, LONGEST_TOKEN_SEEN)));
     if (handle < 0) return { refused: this.#refusal() };
     const valid = await this.#signatureHolds(handle, "tokens");
-    if (this.#wasm.finish(handle, valid ? 1 : 0, now) < 0) return { refused: this.#refusal() };
+    if (this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0) < 0) return { refused: this.#refusal() };
     const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = ""] = this.#output().split("\n");
     return { identity: { agent, tenant, credential, agentType, jti, scope } };
   }

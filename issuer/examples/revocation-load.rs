@@ -70,8 +70,8 @@ fn check(issuer: &str, keys: &str, head: &str, base: &str) -> Result<(), Failure
     let key = &keys.keys()[prepared.key_index()];
     let signature = check_signature(key, prepared.signing_input(&jws), prepared.signature());
     let (head, delta) = prepared.finish(signature, issuer).map_err(|error| error.to_string())?;
-    let sha256: [u8; 32] = digest::digest(&digest::SHA256, &object).as_ref().try_into()?;
-    let base = Base::parse(&object, &sha256, &head.base).map_err(|error| error.to_string())?;
+    let found: [u8; 32] = digest::digest(&digest::SHA256, &object).as_ref().try_into()?;
+    let base = Base::parse(&object, &found, &head.base).map_err(|error| error.to_string())?;
     let set = RevokedSet::new(base, delta);
 
     let (mut revoked, mut bounds) = (HashSet::new(), BTreeMap::new());
@@ -82,19 +82,19 @@ fn check(issuer: &str, keys: &str, head: &str, base: &str) -> Result<(), Failure
         let (least, greatest) = bounds.entry(coordinate.shard).or_insert((serial, serial));
         (*least, *greatest) = (serial.min(*least), serial.max(*greatest));
     }
-    let (mut asked, mut found, mut lost, mut stray) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut asked, mut found_revoked, mut lost, mut stray) = (0_u64, 0_u64, 0_u64, 0_u64);
     for (shard, (least, greatest)) in bounds {
         for serial in (least..=greatest).filter_map(Serial::new) {
             let coordinate = Coordinate { shard, serial };
             let (is_held, is_revoked) = (set.contains(coordinate), revoked.contains(&coordinate));
             asked += 1;
-            found += u64::from(is_held);
+            found_revoked += u64::from(is_held);
             lost += u64::from(is_revoked && !is_held);
             stray += u64::from(is_held && !is_revoked);
         }
     }
     let counts = json!({
-        "revoked": revoked.len(), "asked": asked, "held": found, "lost": lost, "stray": stray, "seq": head.seq,
+        "revoked": revoked.len(), "asked": asked, "held": found_revoked, "lost": lost, "stray": stray, "seq": head.seq,
         "head_bytes": jws.len(), "delta_bytes": head.delta.len(), "base_bytes": object.len(),
     });
     Ok(writeln!(io::stdout(), "{counts}")?)

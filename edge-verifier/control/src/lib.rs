@@ -3,3 +3,4 @@
 
 mod host_crypto;
 mod hub;
+mod listeners;

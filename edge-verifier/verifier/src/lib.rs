@@ -165,16 +165,17 @@ pub fn prepare(length: usize) -> i32 {
 }
 
 /// Last steps: claims and revocation, at `now` seconds. 0 with the identity in the output, a line for each of agent, tenant, credential, agent type,
-/// jti and scope; −1 with the refusal. Frees the handle.
+/// jti and scope; −1 with the refusal. Frees the handle. `even_if_stale`: a head that is past its `fresh_until` will do.
 #[wasm_bindgen]
-pub fn finish(handle: usize, signature_is_valid: bool, now: f64) -> i32 {
+pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: bool) -> i32 {
     with(|verifier| {
         let Some(Pending::Token(prepared)) = verifier.pending.take(handle) else {
             return verifier.refuse_for("not_prepared");
         };
         let Some(policy) = &verifier.policy else { return verifier.refuse_for("not_configured") };
         let now = unix_time(now);
-        let Some((_, revoked)) = verifier.current.as_ref().filter(|(head, _)| now < head.fresh_until) else {
+        let is_usable = |(head, _): &&(Head, RevokedSet)| even_if_stale || now < head.fresh_until;
+        let Some((_, revoked)) = verifier.current.as_ref().filter(is_usable) else {
             return verifier.refuse_for("revocations_unknown");
         };
         match prepared
@@ -253,7 +254,7 @@ pub fn prepare_head(length: usize) -> i32 {
     })
 }
 
-/// Takes the head into force. 0: done. 1: its base is needed first, its name (hexadecimal SHA-256) is in the output: load it with
+/// Takes the head into force. 0: done, or what it says is in force already. 1: its base is needed first, its name (hexadecimal SHA-256) is in the output: load it with
 /// [`load_base`]. 2: older than what is in force, ignored. −1: refused, with the reason. Frees the handle.
 #[wasm_bindgen]
 pub fn finish_head(handle: usize, signature_is_valid: bool) -> i32 {
@@ -372,12 +373,16 @@ impl Verifier {
 
     fn adopt(&mut self, head: Head, delta: Delta) -> i32 {
         if let Some((current, revoked)) = &mut self.current {
-            if head.age_rank() < current.age_rank() {
+            if head.position() < current.position() {
                 return 2;
             }
             // One position, two contents: the issuer's database went back in time. Neither is all that was revoked.
             if head.position() == current.position() && !head.same_content(current) {
                 return self.refuse_for("conflicting_head");
+            }
+            // A heartbeat that was overtaken. It says nothing new, and nothing wrong.
+            if head.age_rank() <= current.age_rank() {
+                return 0;
             }
             if head.base == current.base {
                 revoked.set_delta(delta);

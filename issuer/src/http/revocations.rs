@@ -30,9 +30,9 @@ use crate::tokens::revoke::{self, Became, MOST_AT_ONCE};
 
 const NOT_A_UUID: &str = "must be a UUID in lower-case hyphenated form";
 
-/// Whose tokens are taken back: exactly one member.
+/// Whose tokens are taken back: exactly one member; beside `everything` there is `reason`.
 #[derive(ToSchema)]
-#[schema(min_properties = 1, max_properties = 1)]
+#[schema(min_properties = 1, max_properties = 2)]
 #[expect(dead_code, reason = "a schema: the body is read member by member")]
 pub(super) struct RevocationRequest {
     /// One token of the caller's tenant.
@@ -56,6 +56,12 @@ pub(super) struct RevocationRequest {
     /// Every token signed with this key, in all tenants; takes `tenants:write` too.
     #[schema(nullable = false, max_length = 255)]
     key_id: Option<String>,
+    /// `true`: every token of every tenant, with `reason`; takes `tenants:write` too.
+    #[schema(nullable = false)]
+    everything: Option<bool>,
+    /// Why, for the audit log; with `everything` only.
+    #[schema(nullable = false, max_length = 500)]
+    reason: Option<String>,
 }
 
 /// What was ended.
@@ -133,6 +139,9 @@ pub(super) async fn create(
             if let Subject::Tenant(tenant) = subject {
                 app.clients.tenant_changed(tenant);
             }
+            if let Subject::Everything { .. } = subject {
+                app.clients.all_changed();
+            }
             RevocationAnswer { issued_up_to: Some(clock::timestamp(time)), ..RevocationAnswer::default() }
         }
     }))
@@ -164,6 +173,14 @@ enum Asked {
 }
 
 fn read(mut fields: Fields) -> Result<Asked, ApiError> {
+    let reason = fields.optional("reason", text(500));
+    let has_reason = reason.is_some();
+    let everything = fields.optional("everything", |value| match (value.as_bool(), reason) {
+        (Some(true), Some(reason)) => Ok(Asked::For(Subject::Everything { reason })),
+        (Some(true), None) => Err("takes `reason` beside it".to_owned()),
+        _ => Err("must be true".to_owned()),
+    });
+    let takes_reason = everything.is_some();
     let asked: Vec<Asked> = [
         fields.optional("token", text(8192)).map(Asked::Token),
         fields.optional("jti", |value| id::<Jti>(&value)).map(|jti| Asked::For(Subject::Token(jti))),
@@ -176,14 +193,18 @@ fn read(mut fields: Fields) -> Result<Asked, ApiError> {
             .map(|id| Asked::For(Subject::Tenant(id))),
         fields.optional("key_id", text(255)).map(|kid| Asked::For(Subject::Key(kid))),
         fields.list("jtis", MOST_AT_ONCE, any_id).map(Asked::Many),
+        everything,
     ]
     .into_iter()
     .flatten()
     .collect();
     let asked = fields.finish(Some(asked))?;
+    if has_reason && !takes_reason {
+        return Err(ApiError::Malformed("reason goes with everything only."));
+    }
     <[Asked; 1]>::try_from(asked).map(|[asked]| asked).map_err(|_| {
         ApiError::Malformed(
-            "The body takes exactly one of token, jti, jtis, agent_id, credential_id, tenant_id and key_id.",
+            "The body takes exactly one of token, jti, jtis, agent_id, credential_id, tenant_id, key_id and everything.",
         )
     })
 }

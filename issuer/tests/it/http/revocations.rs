@@ -210,7 +210,7 @@ async fn the_operator_does_it_from_the_command_line() {
     for arguments in [
         vec!["--agent", &client.id],
         vec!["--credential", &credential],
-        vec!["--tenant", &client.tenant, "--all-of-tenant"],
+        vec!["--tenant", &client.tenant, "--all-of-tenant", "--yes"],
         vec!["--key", &kid],
     ] {
         let token = issuer.token(&client).await;
