@@ -156,6 +156,16 @@ async function unharmed(guarded) {
   assert.deepEqual([[...bad], [...good]], [[401], [200]]);
 }
 
+/** Pushes a head by somebody who has the secret. */
+async function put(world, head) {
+  const response = await fetch(`${world.edge.url}/_countersign/hub/head`, {
+    method: "PUT",
+    headers: { authorization: `Bearer ${world.issuer.settings.hubPushSecret}`, "content-type": "application/jose" },
+    body: head,
+  });
+  return { status: response.status, body: await response.json() };
+}
+
 /** A push that never gets an answer. */
 const never = () => new Promise(() => {});
 const isHead = ({ method, path }) => method === "PUT" && path.endsWith("/hub/head");
@@ -233,17 +243,10 @@ describe("faults", { concurrency: 2 }, () => {
       const { bad, good } = await world.pair();
       /** @type {string[]} */
       const heads = [];
-      const secret = `Bearer ${world.issuer.settings.hubPushSecret}`;
-      const put = async (head) => {
-        const response = await fetch(`${world.edge.url}/_countersign/hub/head`, {
-          method: "PUT", headers: { authorization: secret, "content-type": "application/jose" }, body: head,
-        });
-        return { status: response.status, body: await response.json() };
-      };
       world.line.handle = async (exchange) => {
         if (isHead(exchange)) heads.push(exchange.body.toString());
         // Now and then one that came before comes again, first.
-        if (isHead(exchange) && heads.length > 3) await put(heads[Math.floor(Math.random() * (heads.length - 1))]);
+        if (isHead(exchange) && heads.length > 3) await put(world, heads[Math.floor(Math.random() * (heads.length - 1))]);
         return exchange.forward();
       };
       const watching = guard(world, { bad, good });
@@ -260,7 +263,7 @@ describe("faults", { concurrency: 2 }, () => {
       const older = heads.filter((head) => seqOf(head) < newest[1]);
       assert.ok(older.length >= 5, "there are older heads");
       for (const head of [...older].reverse()) {
-        const { status, body } = await put(head);
+        const { status, body } = await put(world, head);
         assert.deepEqual([status, body.code], [409, "OLDER_HEAD"]);
       }
       const [header, payload, signature] = heads.at(-1).split(".");
@@ -278,7 +281,7 @@ describe("faults", { concurrency: 2 }, () => {
         "by a key that nobody knows": stranger.head({ seq: newest[1] + 1000 }),
       };
       for (const [name, head] of Object.entries(forged)) {
-        const { status, body } = await put(head);
+        const { status, body } = await put(world, head);
         assert.deepEqual([status, body.code], [400, "INVALID_HEAD"], name);
       }
       const last = await world.token();
@@ -340,6 +343,12 @@ describe("faults", { concurrency: 2 }, () => {
       const server = testServer("TEST_DATABASE_URL");
       await query(server, `create database ${database}_backup template ${database} owner countersign`);
       await world.issuer.start();
+      /** Of the epoch that ends with the recovery. */
+      let oldHead;
+      world.line.handle = (exchange) => {
+        if (isHead(exchange)) oldHead = exchange.body.toString();
+        return exchange.forward();
+      };
       const lost = await world.token();
       await world.revoke(lost);
       await world.refuses(lost);
@@ -372,6 +381,9 @@ describe("faults", { concurrency: 2 }, () => {
       await world.refuses([lost, bad, unknown, good]);
       const [epoch] = await world.position();
       assert.ok(epoch > held[0], "the epoch has risen");
+      assert.equal(claimsOf(oldHead).epoch, held[0]);
+      const replayed = await put(world, oldHead);
+      assert.deepEqual([replayed.status, replayed.body.code], [409, "OLDER_HEAD"], "a real head of the epoch before");
       const { bad: seen } = await watching.stop();
       assert.deepEqual([...seen], [401], "at no time was it accepted");
       const fresh = await world.token();
