@@ -110,6 +110,7 @@ function makeTokens({ kid, algorithm, privateKey }, issuer, count, isRevoked) {
   });
 }
 
+/** @returns {Promise<any>} */
 async function post(url, body) {
   const response = await fetch(url, { method: "POST", body: JSON.stringify(body) });
   if (!response.ok) throw new Error(`${url} answered ${response.status}: ${await response.text()}`);
