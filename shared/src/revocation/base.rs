@@ -14,6 +14,7 @@ pub(super) const HEADER_BYTES: usize = 24;
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     seq: u64,
+    entries: u64,
     /// The object as it came; the sets are looked up in it.
     bytes: Vec<u8>,
     /// Ascending by shard.
@@ -34,12 +35,15 @@ impl Base {
         }
         let (shard_count, rule_count, seq) = (reader.u32()?, reader.u32()?, reader.u64()?);
         let mut entries: Vec<(Shard, Entry)> = Vec::new();
+        let mut entry_count = 0_u64;
         for _ in 0..shard_count {
             let shard = Shard::new(reader.u32()?).ok_or(FormatError::Shard)?;
             if entries.last().is_some_and(|(last, _)| *last >= shard) {
                 return Err(FormatError::Shard);
             }
-            entries.push((shard, Entry::read(&mut reader)?));
+            let entry = Entry::read(&mut reader)?;
+            entry_count = entry_count.saturating_add(entry.count());
+            entries.push((shard, entry));
         }
         let shards = entries
             .iter()
@@ -47,7 +51,27 @@ impl Base {
             .collect::<Result<_, FormatError>>()?;
         let rules = Rules::read(&mut reader, u64::from(rule_count))?;
         reader.end()?;
-        Ok(Self { seq, bytes: bytes.to_vec(), shards, rules })
+        Ok(Self { seq, entries: entry_count, bytes: bytes.to_vec(), shards, rules })
+    }
+
+    /// How many serials it holds.
+    pub const fn len(&self) -> u64 {
+        self.entries
+    }
+
+    /// Whether it holds no serial.
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How many not-before rules it holds.
+    pub const fn rule_count(&self) -> usize {
+        self.rules.0.len()
+    }
+
+    /// Its size in bytes.
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The `seq` of the newest entry in it.
