@@ -380,7 +380,8 @@ pub fn load_base(length: usize) -> i32 {
             return verifier.refuse_for(&FormatError::Length.to_string());
         };
         // Two questions to the hub may have been answered at the same time, with the same head: the second finds it in force.
-        if verifier.current.as_ref().is_some_and(|(head, _)| head.base == *digest) {
+        let is_in_force = verifier.current.as_ref().is_some_and(|(head, _)| head.base == *digest);
+        if is_in_force && verifier.awaiting_base.is_none() {
             return 0;
         }
         let Some((head, delta)) = verifier.awaiting_base.take_if(|(head, _)| head.base == *digest) else {
