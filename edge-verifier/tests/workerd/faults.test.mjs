@@ -476,18 +476,22 @@ describe("faults", { concurrency: 2 }, () => {
         const watching = guard(world, { bad, good });
         /** Positions, as the hub takes them. */
         const taken = [];
+        const heads = [];
         world.line.handle = async (exchange) => {
           const answer = await exchange.forward();
           if (isHead(exchange) && answer.status === 200) {
             const { epoch, seq } = claimsOf(exchange.body.toString());
             taken.push([Number(epoch), seq]);
+            heads.push(exchange.body.toString());
           }
           return answer;
         };
         const frozen = world.issuers[leader].process.process;
         const [before, meanwhile, afterwards] = await Promise.all([0, 1, 2].map(() => world.token({}, other)));
         await world.revoke(before, leader);
+        assert.ok(await until(async () => heads.length > 0, { timeoutMs: 5_000 }));
         frozen.kill("SIGSTOP");
+        const late = heads.at(-1);
         try {
           // Postgres finds out that it is gone, as it does by keepalives when a host vanishes.
           await query(world.superuserUrl, `select pg_terminate_backend(pid) from pg_locks
@@ -495,6 +499,7 @@ describe("faults", { concurrency: 2 }, () => {
             and ((classid::bigint << 32) | objid::bigint) = hashtextextended('countersign publisher', 0)`);
           await world.revoke(meanwhile, other);
           await world.refuses([before, meanwhile]);
+          assert.equal((await put(world, late)).status, 409, "what the frozen one had sent, arriving only now");
         } finally {
           frozen.kill("SIGCONT");
         }
