@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Bytes;
 use countersign_shared::revocation::{BaseBuilder, Contents, FormatError, Head, Rule, encode_delta, hex};
 use countersign_shared::{Coordinate, KeySet, KeyStatement, Shard, UnixTime};
 
@@ -40,7 +41,8 @@ pub(super) const OBJECT_KEPT: Duration =
 #[derive(Debug)]
 pub(super) struct BaseObject {
     pub(super) sha256: [u8; 32],
-    pub(super) bytes: Vec<u8>,
+    /// Shared with who sends it.
+    pub(super) bytes: Bytes,
     /// It has every entry up to this one, but for those that no longer matter.
     pub(super) covers: u64,
     contents: Contents,
@@ -65,7 +67,7 @@ impl BaseObject {
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest(&SHA256, &bytes).as_ref());
         let contents = Contents::of(&bytes)?;
-        Ok(Self { sha256, bytes, covers, contents })
+        Ok(Self { sha256, bytes: bytes.into(), covers, contents })
     }
 
     /// One that has `entries`, too, which came after what it has and go up to `covers`, and of all that what matters. The same as if it had been made at

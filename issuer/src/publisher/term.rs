@@ -335,7 +335,9 @@ impl<'t> Term<'t> {
             return;
         }
         let age = self.base_made.elapsed();
-        let Some(newest) = &self.newest else {
+        // What came between it and the base in force isn't in the delta, if somebody else made that.
+        let in_force = self.position.base.map_or(0, |(seq, _)| seq);
+        let Some(newest) = self.newest.as_ref().filter(|newest| newest.covers >= in_force) else {
             if age > TRY_AGAIN {
                 self.read_base();
             }
@@ -384,6 +386,9 @@ impl<'t> Term<'t> {
             return Ok(false);
         };
         let object = stored.object;
+        if self.position.base.is_some_and(|(seq, _)| seq > object.covers) {
+            return Ok(false); // somebody else's has more
+        }
         let same = self.position.base.is_some_and(|(_, sha256)| sha256 == object.sha256);
         self.in_force = Some(object.clone());
         if same && !self.delta.reaches_back_to(object.covers) {
@@ -443,7 +448,7 @@ impl<'t> Term<'t> {
     /// A head arrived, or doesn't for now.
     async fn note_delivery(&mut self) -> Result<(), Ended> {
         let delivery = self.heads.settle();
-        self.listeners = delivery.receipt.listeners.or(self.listeners);
+        self.listeners = delivery.receipt.listeners;
         // An edge that was away may have come back with an empty store: it gets the base again.
         if delivery.recoveries > self.recoveries {
             self.recoveries = delivery.recoveries;

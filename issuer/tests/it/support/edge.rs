@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{post, put};
 use axum::{Json, response::IntoResponse, response::Response};
@@ -72,6 +72,7 @@ impl Edge {
             .route("/_countersign/hub/head", put(hub))
             .route("/_countersign/hub/keys", put(hub_keys))
             .route("/kv/storage/kv/namespaces/{namespace}/values/{key}", put(kv))
+            .layer(DefaultBodyLimit::max(25 * 1024 * 1024)) // KV's
             .route("/kv/storage/kv/namespaces/{namespace}/bulk/delete", post(kv_delete))
             .with_state(edge.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
