@@ -21,6 +21,9 @@ export interface VerifierExports {
   prepare_key_statement(length: number): number;
   finish_key_statement(handle: number, signatureIsValid: number): number;
   key_statement(): number;
+  load_policy(length: number): number;
+  route(methodLength: number, length: number): number;
+  admits(route: number, length: number): number;
   pending_key(handle: number): number;
   pending_signing_input(handle: number): number;
   pending_signature(handle: number): void;
@@ -34,6 +37,8 @@ export interface Identity {
   readonly agentType: string;
   readonly jti: string;
   readonly scope: string;
+  /** Its `aud`, separated by spaces. */
+  readonly audience: string;
 }
 
 /** `reason`: a stable word (`Refusal::reason`). `challenge`: for `WWW-Authenticate`; empty where the token is not at fault. */
@@ -146,8 +151,8 @@ export class Verifier {
     if (handle < 0) return { refused: this.#refusal() };
     const valid = await this.#signatureHolds(handle, "tokens");
     if (this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0) < 0) return { refused: this.#refusal() };
-    const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = ""] = this.#output().split("\n");
-    return { identity: { agent, tenant, credential, agentType, jti, scope } };
+    const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", audience = ""] = this.#output().split("\n");
+    return { identity: { agent, tenant, credential, agentType, jti, scope, audience } };
   }
 
   /** Takes a revocation head (a JWS) into force, if it holds and isn't older than what is. */

@@ -6,10 +6,13 @@ import { Verifier } from "../../entry/verifier.ts";
 
 const wasm = readFileSync(new URL("../../build/verifier/countersign_edge_verifier_bg.wasm", import.meta.url));
 
-export function newVerifier() {
+/** What the module exports, of a fresh instance. */
+export function newExports() {
   const name = "./countersign_edge_verifier_bg.js";
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(wasm), { [name]: glue });
   glue.__wbg_set_wasm(exports);
   exports.__wbindgen_start();
-  return new Verifier(exports);
+  return exports;
 }
+
+export const newVerifier = () => new Verifier(newExports());

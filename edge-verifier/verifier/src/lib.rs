@@ -6,6 +6,7 @@
 //!
 //! Functions that can refuse return a negative number and leave `reason\nchallenge\ndescription` in the output.
 
+pub mod route_policy;
 mod slots;
 
 use std::cell::RefCell;
@@ -165,7 +166,7 @@ pub fn prepare(length: usize) -> i32 {
 }
 
 /// Last steps: claims and revocation, at `now` seconds. 0 with the identity in the output, a line for each of agent, tenant, credential, agent type,
-/// jti and scope; −1 with the refusal. Frees the handle. `even_if_stale`: a head that is past its `fresh_until` will do.
+/// jti, scope and audiences (what has no spaces of its own); −1 with the refusal. Frees the handle. `even_if_stale`: a head that is past its `fresh_until` will do.
 #[wasm_bindgen]
 pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: bool) -> i32 {
     with(|verifier| {
@@ -185,13 +186,14 @@ pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: 
             Ok(token) => {
                 let claims = token.claims();
                 verifier.output = format!(
-                    "{}\n{}\n{}\n{}\n{}\n{}",
+                    "{}\n{}\n{}\n{}\n{}\n{}\n{}",
                     claims.subject,
                     claims.tenant,
                     claims.credential,
                     claims.agent_type,
                     claims.jti,
-                    claims.scope.join(" ")
+                    claims.scope.join(" "),
+                    route_policy::audiences(claims)
                 )
                 .into_bytes();
                 0
