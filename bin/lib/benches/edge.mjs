@@ -81,8 +81,11 @@ function wholeNumber(name, text, least, most) {
   return value;
 }
 
-/** @returns {import("../bench.mjs").Row} */
-function row([work, metric, unit, numbers]) {
+/**
+ * @param {string[]} line
+ * @returns {import("../bench.mjs").Row}
+ */
+function row([work = "", metric = "", unit = "", numbers]) {
   const values = numbers?.split(" ").map(Number).sort((a, b) => a - b);
   if (!values?.length || values.some(Number.isNaN)) throw new Problem(`a part of the benchmark printed: ${[work, metric, unit, numbers].join("  ")}`);
   const value = Number(median(values).toPrecision(3));

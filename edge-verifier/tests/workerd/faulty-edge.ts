@@ -44,6 +44,17 @@ async function read(objects: KVNamespace, name: string, options: KVNamespaceGetO
   return now === "cuts off" ? (object?.slice(0, -8) ?? null) : object;
 }
 
+/** An answer of the hub, which breaks off when it is gone. */
+function broken(response: Response): Response {
+  const breaking = new TransformStream<Uint8Array, Uint8Array>({
+    async transform(chunk, controller) {
+      if ((await mood("hub")) === "is gone") controller.error(new Error("the Durable Object is gone"));
+      else controller.enqueue(chunk);
+    },
+  });
+  return new Response(response.body?.pipeThrough(breaking) ?? null, response);
+}
+
 /** A function of `target` in place of its own. */
 function withFunction<T extends object>(target: T, name: string, replacement: (...args: never[]) => unknown): T {
   return new Proxy(target, {
@@ -60,7 +71,7 @@ function faulty(env: Faults): Faults {
   const reach = (stub: DurableObjectStub) =>
     withFunction(stub, "fetch", async (...args: Parameters<DurableObjectStub["fetch"]>) => {
       if ((await mood("hub")) === "is gone") throw new Error("the Durable Object can't be reached");
-      return stub.fetch(...args);
+      return broken(await stub.fetch(...args));
     });
   return {
     ...env,
