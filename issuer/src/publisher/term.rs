@@ -79,6 +79,8 @@ pub(super) struct Term<'t> {
     /// Heartbeats that came sooner since the last change.
     sooner: u32,
     said: Option<(Instant, Report)>,
+    /// When something that can't wait for the next second may be said.
+    owed: Option<Instant>,
     /// Tells the database: beside everything else, for a slow disk must not hold up heads.
     saying: JoinSet<Result<(), StorageError>>,
 }
@@ -131,6 +133,7 @@ impl<'t> Term<'t> {
             listeners: None,
             sooner: 0,
             said: None,
+            owed: None,
             saying: JoinSet::new(),
         };
         term.load_delta().await?;
@@ -186,6 +189,7 @@ impl<'t> Term<'t> {
                     sleep_until(published + COALESCE).await;
                     return Ok(());
                 }
+                () = sleep_until(self.owed.unwrap_or(heartbeat)), if self.owed.is_some() => {}
                 () = sleep_until(heartbeat) => {
                     self.sooner += u32::from(heartbeat < published + HEARTBEAT);
                     return Ok(());
@@ -570,6 +574,10 @@ impl<'t> Term<'t> {
             let since = when.elapsed();
             since >= HEARTBEAT || since >= SAY_EVERY && (acknowledged || matters(said) != matters(&report))
         });
+        // When the one before is told, or it is time, this is looked at again.
+        let matters_now = acknowledged || said.is_some_and(|(_, said)| matters(said) != matters(&report));
+        let next = said.map(|(when, _)| *when + SAY_EVERY);
+        self.owed = next.filter(|_| matters_now && !is_time && self.saying.is_empty());
         if is_time && self.saying.is_empty() {
             let database = self.task.app.database.clone();
             self.said = Some((Instant::now(), report.clone()));
