@@ -16,6 +16,10 @@ alter table signing_keys
     add column retired_early boolean not null default false,
     add column revoked_at timestamptz,
     add column revocation_reason text check (char_length(revocation_reason) between 1 and 500),
+    -- Of a system that is being replaced, and only verified with: the public part alone is kept. What is sealed in its row is that part, so that write
+    -- access to the table isn't enough to have a key trusted.
+    add column public_only boolean not null default false,
+    add constraint signing_keys_public_only check (not public_only or state in ('retiring', 'retired')),
     add constraint signing_keys_dated check (state in ('pending', 'retired') or activates_at is not null),
     add constraint signing_keys_ended check (state <> 'retiring' or signs_until is not null),
     add constraint signing_keys_revoked check (revoked_at is null or state = 'retired'),
@@ -33,7 +37,7 @@ create unique index signing_keys_one_scheduled on signing_keys (purpose, algorit
 create function countersign_key_moves() returns trigger language plpgsql as $$
 begin
     if tg_op = 'INSERT' then
-        if new.state not in ('pending', 'active') then
+        if not (new.state in ('pending', 'active') or (new.state = 'retiring' and new.public_only)) then
             raise exception 'a signing key begins as pending or active, not as %', new.state using errcode = 'check_violation';
         end if;
     elsif new.state <> old.state then
@@ -79,6 +83,8 @@ create table key_state (
     version              bigint not null default 1,
     -- The longest that an issuer has told others to keep its JWK Set: no new key signs sooner after it was published.
     jwks_max_age_seconds integer not null default 300 check (jwks_max_age_seconds between 0 and 86400),
+    -- When an issuer said so last: only that long after may it be less.
+    jwks_max_age_stated_at timestamptz not null default now(),
     -- What tokens are signed with where their resource server doesn't say; and what from an instant on.
     token_algorithm      text not null default 'RS256' check (token_algorithm in ('RS256', 'PS256', 'ES256', 'EdDSA')),
     next_token_algorithm text check (next_token_algorithm in ('RS256', 'PS256', 'ES256', 'EdDSA')),
@@ -89,9 +95,18 @@ create table key_state (
 insert into key_state default values;
 
 -- Every issuer hears of it (`keys:` on the channel of all such announcements), and looks by itself twice a second in case it doesn't.
+-- To say the same max-age once more is no change that anybody has to hear of. (An update that changes nothing is one: so changes of `signing_keys` are told.)
 create function countersign_key_state_changed() returns trigger language plpgsql as $$
 begin
-    new.version := old.version + 1;
+    if new.jwks_max_age_stated_at is distinct from old.jwks_max_age_stated_at
+        and (new.version, new.jwks_max_age_seconds, new.token_algorithm, new.next_token_algorithm, new.next_token_from)
+            is not distinct from (old.version, old.jwks_max_age_seconds, old.token_algorithm, old.next_token_algorithm, old.next_token_from)
+    then
+        return new;
+    end if;
+    -- A database restored from a backup counts on from an older number, and an issuer that ran meanwhile could meet the number that it knows with other
+    -- keys behind it: `countersign recover` takes it far beyond. Whatever it is set to, it grows.
+    new.version := greatest(old.version + 1, new.version);
     perform pg_notify('countersign_changed', 'keys:' || new.version);
     return new;
 end

@@ -70,7 +70,7 @@ export async function edgeReady(url, { child, timeoutMs = 60_000 } = {}) {
  *   hub answers
  * @property {(name: string) => Promise<void>} evictHub restarts a hub, with what it stored
  * @property {() => Promise<void>} stop
- * @property {() => Promise<void>} restart a new workerd at the same address, with what `persist` kept
+ * @property {(changes?: Record<string, string>) => Promise<void>} restart a new workerd at the same address, with what `persist` kept; `changes` to the variables
  */
 
 /** Stands before each hub in tests: lets everything through, or fails on demand. */
@@ -114,13 +114,13 @@ const FAULTY_HUB = `
 /**
  * Runs the bundled Worker (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd, with its Durable Object, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
- * @param {{vars: Record<string, string>, entry?: string, port?: number, persist?: string, verbose?: boolean, isolates?: number}} options
- *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here, without hub and namespace;
+ * @param {{vars: Record<string, string>, entry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number}} options
+ *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here; without hub and namespace unless it is `whole`;
  *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge; `isolates`: how many
  *   of the Worker there are, with the same hubs and objects
  * @returns {Promise<LocalEdge>}
  */
-export async function startEdge({ vars, entry, port = 0, persist, verbose = false, isolates = 1 }) {
+export async function startEdge({ vars, entry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1 }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
   const bundle = entry ? await bundleEntry(entry) : wholeBundle();
   const wasm = fs.readdirSync(bundle.folder).filter((name) => name.endsWith(".wasm"));
@@ -135,8 +135,8 @@ export async function startEdge({ vars, entry, port = 0, persist, verbose = fals
     ],
     compatibilityDate,
     compatibilityFlags,
-    bindings: entry ? vars : { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...vars },
-    ...(!entry && {
+    bindings: !whole ? vars : { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...vars },
+    ...(whole && {
       durableObjects: { REVOCATION_HUB: isolate === 0 ? { className: "RevocationHub", useSQLite: true } : { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" } },
       kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
     }),
@@ -187,7 +187,8 @@ export async function startEdge({ vars, entry, port = 0, persist, verbose = fals
       break: async (name, fault) => void (await hubOf(nameOf(1), name, "fault", { method: "PUT", body: fault })),
       evictHub: (name) => miniflare.unsafeEvictDurableObject(nameOf(0), "RevocationHub", { name }),
       stop,
-      restart: async () => {
+      restart: async (changes = {}) => {
+        vars = { ...vars, ...changes };
         await miniflare.dispose();
         miniflare = start(Number(url.port));
         await miniflare.ready;
@@ -209,7 +210,7 @@ function wholeBundle() {
 }
 
 /** Bundles another entry with what wrangler bundles with. */
-async function bundleEntry(entry) {
+export async function bundleEntry(entry) {
   const esbuild = await import("esbuild");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-entry-"));
   await esbuild.build({
@@ -228,7 +229,7 @@ async function bundleEntry(entry) {
 }
 
 /** What wrangler.toml says and miniflare must be told too. */
-function wranglerConfig() {
+export function wranglerConfig() {
   const text = fs.readFileSync(path.join(root, "wrangler.toml"), "utf8");
   const date = /^compatibility_date = "([^"]+)"/m.exec(text);
   const flags = /^compatibility_flags = \[([^\]]*)\]/m.exec(text);

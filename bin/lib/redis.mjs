@@ -1,31 +1,17 @@
 // A private Redis, where there is one to run: in memory only, on a free port of 127.0.0.1, behind a password.
 
-import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 
 import { until } from "./http.mjs";
-import { Problem } from "./output.mjs";
+import { findOrInstall, findProgram } from "./packages.mjs";
 import { freePort } from "./ports.mjs";
-import { run } from "./processes.mjs";
 import { keptSecret, writeSecret } from "./secrets.mjs";
 
 /** @returns {string | undefined} the server's program, from the PATH */
 export function findRedis() {
-  for (const name of ["redis-server", "valkey-server"]) {
-    for (const folder of (process.env.PATH ?? "").split(path.delimiter)) {
-      const file = path.join(folder, name);
-      if (folder && fs.existsSync(file)) return file;
-    }
-  }
-  return undefined;
+  return findProgram("redis-server") ?? findProgram("valkey-server");
 }
-
-const INSTALLERS = [
-  { program: "apt-get", commands: [["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "redis-server"]] },
-  { program: "dnf", commands: [["dnf", "install", "-y", "-q", "redis"]] },
-  { program: "apk", commands: [["apk", "add", "--quiet", "redis"]] },
-];
 
 /**
  * The server's program, installed by the system's package manager where it is missing and we are root.
@@ -33,23 +19,9 @@ const INSTALLERS = [
  * @returns {Promise<string>}
  * @throws {Problem} when it is missing and can't be installed
  */
-export async function requireRedis({ log, progress = () => {} }) {
-  const found = findRedis();
-  if (found) return found;
-  const installer = INSTALLERS.find(({ program }) => (process.env.PATH ?? "").split(path.delimiter).some((folder) => fs.existsSync(path.join(folder, program))));
-  const command = installer ? installer.commands.slice(-1)[0].join(" ").replace(" -qq", "") : "brew install redis, or the like";
-  const fix = `install Redis: ${process.getuid?.() === 0 ? "" : "sudo "}${command}`;
-  if (!installer || process.getuid?.() !== 0) throw new Problem("the tests need a Redis server, and there is none on the PATH", { fix });
-  progress(`installing it with ${installer.program}`);
-  for (const [program, ...args] of installer.commands) {
-    await run(program, args, {
-      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" }, log,
-      failure: `the tests need a Redis server, and ${installer.program} couldn't install one`, fix,
-    });
-  }
-  const installed = findRedis();
-  if (!installed) throw new Problem(`${installer.program} installed Redis, but redis-server isn't on the PATH`, { fix });
-  return installed;
+export function requireRedis({ log, progress }) {
+  const packages = { "apt-get": ["redis-server"], dnf: ["redis"], apk: ["redis"], brew: ["redis"] };
+  return findOrInstall(findRedis, { what: "a Redis server", packages, log, progress });
 }
 
 /**

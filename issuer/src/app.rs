@@ -12,6 +12,7 @@ use crate::hot::{self, HotState};
 use crate::keys::{self, KeyError, Promise, Ring, ServerSecrets};
 use crate::limits::Limits;
 use crate::publisher;
+use crate::status_lists::StatusLists;
 use crate::storage::{Database, StorageError, schema};
 use crate::tokens::serials::Serials;
 
@@ -31,6 +32,8 @@ pub struct App {
     pub jwks_max_age: u32,
     /// The pepper and the jti key.
     pub secrets: ServerSecrets,
+    /// Lists of revoked tokens for verifiers of other makes.
+    pub status_lists: StatusLists,
     /// Leased serials.
     pub serials: Serials,
     /// Records of clients, kept in memory.
@@ -70,6 +73,7 @@ impl App {
             jwks_max_age: signing.jwks_max_age,
             secrets: secrets
                 .ok_or(OpenError::Keys(KeyError::Unusable("the server's secrets are gone".into())))?,
+            status_lists: StatusLists::new(config.status_list_ttl),
             serials: Serials::default(),
             clients: Clients::default(),
             uses: Uses::default(),

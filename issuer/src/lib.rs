@@ -1,7 +1,7 @@
 //! The issuer of Countersign.
 //!
 //! A request comes in through [`http`], which parses it and nothing more; [`grants`], [`tokens`] and [`management`] decide;
-//! [`storage`] holds the only SQL; [`keys`] signs and seals; [`publisher`] carries revocations to the edge; [`audit`] keeps the audit log. [`cli`] starts it all.
+//! [`storage`] holds the only SQL; [`keys`] signs and seals; [`publisher`] carries revocations to the edge, [`status_lists`] says them to everybody else; [`audit`] keeps the audit log. [`cli`] starts it all.
 
 pub mod app;
 pub mod audit;
@@ -18,6 +18,7 @@ pub mod keys;
 pub mod limits;
 pub mod management;
 pub mod publisher;
+pub mod status_lists;
 pub mod storage;
 pub mod telemetry;
 pub mod tokens;

@@ -10,6 +10,7 @@ mod slots;
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::io::Write as _;
 
 use countersign_shared::key_statement::PreparedKeyStatement;
 use countersign_shared::oauth::challenge;
@@ -18,8 +19,8 @@ use countersign_shared::revocation::{
 };
 use countersign_shared::verify::Audiences;
 use countersign_shared::{
-    Jti, KeySet, KeyStatement, KeyStatementError, Policy, Prepared, Refusal, Signature, UnixTime,
-    prepare as prepare_token,
+    Claims, Jti, KeySet, KeyStatement, KeyStatementError, Policy, Prepared, Refusal, Signature, UnixTime,
+    VerifiedToken, prepare as prepare_token,
 };
 use slots::Slots;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -35,6 +36,8 @@ struct Verifier {
     /// Of the newest key statement that was taken into force: epoch and version.
     key_position: Option<(u64, u64)>,
     pending: Slots<Pending>,
+    /// Tokens that the entry script keeps, to be accepted again without another look at their signature.
+    held: Slots<VerifiedToken>,
     /// The newest head whose base is loaded, and the set they make.
     current: Option<(Head, RevokedSet)>,
     /// A newer head, waiting for its base.
@@ -164,8 +167,9 @@ pub fn prepare(length: usize) -> i32 {
     })
 }
 
-/// Last steps: claims and revocation, at `now` seconds. 0 with the identity in the output, a line for each of agent, tenant, credential, agent type,
-/// jti and scope; −1 with the refusal. Frees the handle. `even_if_stale`: a head that is past its `fresh_until` will do.
+/// Last steps: claims and revocation, at `now` seconds. A number to keep the token by ([`recheck`], [`forget`]) with the identity in the output, a
+/// line for each of agent, tenant, credential, agent type, jti, scope and `exp`; −1 with the refusal. Frees the handle. `even_if_stale`: a head that
+/// is past its `fresh_until` will do.
 #[wasm_bindgen]
 pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: bool) -> i32 {
     with(|verifier| {
@@ -174,8 +178,7 @@ pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: 
         };
         let Some(policy) = &verifier.policy else { return verifier.refuse_for("not_configured") };
         let now = unix_time(now);
-        let is_usable = |(head, _): &&(Head, RevokedSet)| even_if_stale || now < head.fresh_until;
-        let Some((_, revoked)) = verifier.current.as_ref().filter(is_usable) else {
+        let Some(revoked) = verifier.revoked(now, even_if_stale) else {
             return verifier.refuse_for("revocations_unknown");
         };
         match prepared
@@ -183,22 +186,34 @@ pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: 
             .and_then(|token| token.against(revoked))
         {
             Ok(token) => {
-                let claims = token.claims();
-                verifier.output = format!(
-                    "{}\n{}\n{}\n{}\n{}\n{}",
-                    claims.subject,
-                    claims.tenant,
-                    claims.credential,
-                    claims.agent_type,
-                    claims.jti,
-                    claims.scope.join(" ")
-                )
-                .into_bytes();
-                0
+                describe(token.claims(), &mut verifier.output);
+                verifier.held.put(token)
             }
             Err(refusal) => verifier.refuse(refusal),
         }
     })
+}
+
+/// Whether a kept token still holds at `now` seconds, by what is revoked now: 0, or −1 with the refusal. `even_if_stale` as in [`finish`].
+#[wasm_bindgen]
+pub fn recheck(held: usize, now: f64, even_if_stale: bool) -> i32 {
+    with(|verifier| {
+        let Some(token) = verifier.held.get(held) else { return verifier.refuse_for("not_held") };
+        let now = unix_time(now);
+        let Some(revoked) = verifier.revoked(now, even_if_stale) else {
+            return verifier.refuse_for("revocations_unknown");
+        };
+        match token.recheck(now, revoked) {
+            Ok(()) => 0,
+            Err(refusal) => verifier.refuse(refusal),
+        }
+    })
+}
+
+/// Gives up a kept token.
+#[wasm_bindgen]
+pub fn forget(held: usize) {
+    with(|verifier| drop(verifier.held.take(held)));
 }
 
 // ---- Questions of operators
@@ -459,6 +474,12 @@ pub fn key_statement() -> i32 {
 }
 
 impl Verifier {
+    /// What is revoked, by a head that may be relied on at `now`, or by the newest there is.
+    fn revoked(&self, now: UnixTime, even_if_stale: bool) -> Option<&RevokedSet> {
+        let is_usable = |(head, _): &&(Head, RevokedSet)| even_if_stale || now < head.fresh_until;
+        self.current.as_ref().filter(is_usable).map(|(_, revoked)| revoked)
+    }
+
     const fn keys(&self, purpose: u32) -> &KeySet {
         if purpose == 1 { &self.head_keys } else { &self.token_keys }
     }
@@ -511,6 +532,19 @@ impl Verifier {
         self.output = format!("{reason}\n\n").into_bytes();
         -1
     }
+}
+
+/// Writes who the token belongs to, as [`finish`] says it.
+fn describe(claims: &Claims, output: &mut Vec<u8>) {
+    let Claims { subject, tenant, credential, agent_type, jti, .. } = claims;
+    output.clear();
+    // A vector takes whatever is written.
+    _ = write!(output, "{subject}\n{tenant}\n{credential}\n{agent_type}\n{jti}\n");
+    for (place, scope) in claims.scope.iter().enumerate() {
+        output.extend_from_slice(if place > 0 { b" " } else { b"" });
+        output.extend_from_slice(scope.as_bytes());
+    }
+    _ = write!(output, "\n{}", claims.expires_at.0);
 }
 
 const fn signature(is_valid: bool) -> Signature {

@@ -22,6 +22,7 @@ use crate::config::AuditRetention;
 use crate::domain::audit::Event;
 use crate::limits::places::Places;
 use crate::storage::audit::{Record, first_queued, last_queued, wake_sealer};
+use crate::storage::status_lists::Listed;
 use crate::storage::{Database, StorageError};
 use status::Status;
 
@@ -56,6 +57,11 @@ impl Audit {
     /// Writes `event` down by itself. When this returns it is committed.
     pub async fn record(&self, event: &Event<'_>) -> Result<(), StorageError> {
         self.writer.write(Record::of(event)).await
+    }
+
+    /// The same for a token that was issued. Where it says where its status can be read, the list knows it when this returns.
+    pub async fn record_token(&self, event: &Event<'_>, listed: Option<Listed>) -> Result<(), StorageError> {
+        self.writer.write(Record::of(event).listing(listed)).await
     }
 
     /// Whether somebody should look at the sealer.

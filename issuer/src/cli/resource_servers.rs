@@ -107,6 +107,9 @@ pub(super) struct Create {
     /// Tokens are for it where none is named, from now on.
     #[arg(long)]
     default: bool,
+    /// Its tokens say where their status can be read, for verifiers that don't hold the revoked set.
+    #[arg(long)]
+    status_list: bool,
     /// The agent that this API itself authenticates as: it may introspect the tokens that are for it.
     #[arg(long, value_name = "ID", value_parser = agent_id)]
     agent: Option<AgentId>,
@@ -137,6 +140,9 @@ struct Change {
     /// Whether tokens are for it where none is named; true takes the place of the one that was.
     #[arg(long, value_name = "true|false")]
     default: Option<bool>,
+    /// Whether its tokens say where their status can be read.
+    #[arg(long, value_name = "true|false")]
+    status_list: Option<bool>,
     /// The agent that this API itself authenticates as, or `none`.
     #[arg(long, value_name = "ID", value_parser = |text: &str| unless(text, "none", agent_id))]
     agent: Option<Setting<AgentId>>,
@@ -206,6 +212,7 @@ async fn create(sources: &Sources, options: &Create) -> Outcome {
             is_default: options.default,
             agent_id: options.agent,
             signing_algorithm: options.signing_algorithm,
+            status_list: options.status_list,
         },
     };
     let mut transaction = database.begin_as(caller.tenant()).await?;
@@ -219,7 +226,7 @@ async fn create(sources: &Sources, options: &Create) -> Outcome {
 async fn update(sources: &Sources, options: &Update) -> Outcome {
     let One { id, common } = &options.one;
     let (database, caller) = operator::open(sources, common.tenant).await?;
-    let Change { name, token_lifetime, signing_algorithm, default, agent } = &options.change;
+    let Change { name, token_lifetime, signing_algorithm, default, status_list, agent } = &options.change;
     let change = |profile: &mut ResourceServerProfile| {
         *profile = ResourceServerProfile {
             name: name.clone().map_or_else(|| profile.name.take(), |Setting(name)| name),
@@ -229,6 +236,7 @@ async fn update(sources: &Sources, options: &Update) -> Outcome {
             signing_algorithm: signing_algorithm
                 .as_ref()
                 .map_or(profile.signing_algorithm, |Setting(name)| *name),
+            status_list: status_list.unwrap_or(profile.status_list),
         };
     };
     let mut transaction = database.begin_as(caller.tenant()).await?;
@@ -266,7 +274,7 @@ async fn release(sources: &Sources, options: &Release) -> Outcome {
 }
 
 fn print(format: Format, server: &RegisteredResourceServer) -> Outcome {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } =
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm, status_list } =
         &server.profile;
     let fields = [
         ("resource_server_id", server.resource_server_id.to_string()),
@@ -276,6 +284,7 @@ fn print(format: Format, server: &RegisteredResourceServer) -> Outcome {
         ("token_lifetime", token_lifetime.map_or("default".to_owned(), |seconds| format!("{seconds} s"))),
         ("default", if *is_default { "yes" } else { "no" }.to_owned()),
         ("signing_algorithm", signing_algorithm.map_or("default", Algorithm::as_str).to_owned()),
+        ("status_list", if *status_list { "yes" } else { "no" }.to_owned()),
         ("agent_id", agent_id.map_or("-".to_owned(), |agent| agent.to_string())),
         ("created", output::time(server.created_at)),
         ("updated", output::time(server.updated_at)),

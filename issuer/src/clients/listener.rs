@@ -13,7 +13,9 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::clock;
 use crate::storage::changes::Listening;
-use crate::storage::{Database, StorageError, idempotency, not_before, serials, used_assertions};
+use crate::storage::{
+    Database, StorageError, idempotency, limits, not_before, serials, status_lists, used_assertions,
+};
 
 /// How often the database is asked for a sign of life.
 const PING: Duration = Duration::from_millis(250);
@@ -52,22 +54,29 @@ impl Dispatch {
     }
 }
 
-/// The announcements that the client records and the keys go by.
+/// The announcements that the client records, the keys and the limits go by.
 fn dispatch(app: &Arc<App>) -> Dispatch {
     let (agents, tenants, all, keys, leases) =
         (app.clone(), app.clone(), app.clone(), app.clone(), app.clone());
-    Dispatch::default()
-        .on("agent", move |id| match id.parse::<AgentId>() {
-            Ok(agent) => agents.clients.agent_changed(agent),
-            Err(_) => agents.clients.all_changed(),
+    let base = limits::KINDS.into_iter().fold(Dispatch::default(), |dispatch, kind| {
+        let app = app.clone();
+        dispatch.on(kind, move |id| {
+            let Some(announcement) = limits::Announcement::parse(kind, id) else { return };
+            let app = app.clone();
+            tokio::spawn(async move { app.limits.heard(&app.database, announcement).await });
         })
-        .on("tenant", move |id| match id.parse::<TenantId>() {
-            Ok(tenant) => tenants.clients.tenant_changed(tenant),
-            Err(_) => tenants.clients.all_changed(),
-        })
-        .on("all", move |_| all.clients.all_changed())
-        .on("keys", move |_| keys.keys.changed())
-        .on(serials::CHANGED, move |_| leases.serials.forget())
+    });
+    base.on("agent", move |id| match id.parse::<AgentId>() {
+        Ok(agent) => agents.clients.agent_changed(agent),
+        Err(_) => agents.clients.all_changed(),
+    })
+    .on("tenant", move |id| match id.parse::<TenantId>() {
+        Ok(tenant) => tenants.clients.tenant_changed(tenant),
+        Err(_) => tenants.clients.all_changed(),
+    })
+    .on("all", move |_| all.clients.all_changed())
+    .on("keys", move |_| keys.keys.changed())
+    .on(serials::CHANGED, move |_| leases.serials.forget())
 }
 
 /// The running tasks.
@@ -185,8 +194,15 @@ async fn sweep(app: &App) {
     loop {
         match idempotency::sweep(&app.database).await {
             Ok(true) => sleep(Duration::from_millis(50)).await,
-            Ok(false) => return,
+            Ok(false) => break,
             Err(error) => return warn!("answers kept for Idempotency-Key aren't swept: {error}"),
+        }
+    }
+    loop {
+        match status_lists::sweep(&app.database, clock::now()).await {
+            Ok(true) => sleep(Duration::from_millis(50)).await,
+            Ok(false) => return,
+            Err(error) => return warn!("what status lists knew of expired tokens isn't swept: {error}"),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
-pub use publisher::{KvStore, Publisher};
+pub use publisher::{Edge, KvStore, Publisher};
 pub use secret::Secret;
 pub use signing::Signing;
 pub use sources::{Problems, Sources};
@@ -81,6 +81,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     secret("KV_API_TOKEN"),
     plain("HUB_URL"),
     secret("HUB_PUSH_SECRET"),
+    plain("PUBLISHER_DIRECTORY"),
     plain("DATABASE_POOL_SIZE"),
     plain("STARTUP_TIMEOUT_SECONDS"),
     plain("SHUTDOWN_TIMEOUT_SECONDS"),
@@ -104,6 +105,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("TOKEN_SIGNING_RSA_BITS"),
     plain("KEY_ROTATION_DAYS"),
     plain("JWKS_MAX_AGE_SECONDS"),
+    plain("STATUS_LIST_TTL_SECONDS"),
 ];
 
 /// What `serve` needs.
@@ -129,6 +131,8 @@ pub struct Serve {
     pub admin_address: SocketAddr,
     /// Life of a token where its resource server doesn't say, in seconds.
     pub token_lifetime: u32,
+    /// How long others may go by a status list without asking for it again, in seconds.
+    pub status_list_ttl: u32,
     /// Where revocations are published; nowhere without it.
     pub publisher: Option<Publisher>,
     /// For how long the audit log is kept.
@@ -228,6 +232,7 @@ impl Serve {
         );
         let token_lifetime =
             reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=MAX_LIFETIME_SECONDS, " seconds");
+        let status_list_ttl = reader.integer("STATUS_LIST_TTL_SECONDS", 15, 1..=3600, " seconds");
         let publisher = Publisher::read(&mut reader, telemetry.environment);
         let audit_retention = AuditRetention::read(&mut reader);
         let shutdown_timeout = reader.integer("SHUTDOWN_TIMEOUT_SECONDS", 30, 1..=3600, " seconds");
@@ -255,6 +260,7 @@ impl Serve {
             address,
             admin_address,
             token_lifetime,
+            status_list_ttl,
             publisher,
             audit_retention,
             shutdown_timeout: Duration::from_secs(shutdown_timeout.into()),

@@ -28,6 +28,8 @@ pub struct ResourceServerProfile {
     pub agent_id: Option<AgentId>,
     /// What its tokens are signed with, from when there is a key for that; `None`: as the installation signs.
     pub signing_algorithm: Option<Algorithm>,
+    /// Its tokens say where their status can be read (draft-ietf-oauth-status-list-21), for those who don't hold the revoked set.
+    pub status_list: bool,
 }
 
 /// A registered resource server.

@@ -80,12 +80,18 @@ catalogue! {
     AuditEventNotFound = "AUDIT_EVENT_NOT_FOUND", NOT_FOUND,
         "The caller's tenant has no such audit event, or its time was over.",
         "Check the id; events are kept for `AUDIT_RETENTION_DAYS`.";
+    StatusListNotFound = "STATUS_LIST_NOT_FOUND", NOT_FOUND,
+        "No token that may be alive refers to a status list at this path.",
+        "Use the `uri` that the token has in `status`, or one of those at `/status-lists`.";
     NotFound = "NOT_FOUND", NOT_FOUND,
         "There is nothing at this path.",
         "Check it against the reference.";
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED,
         "The path doesn't take this method; the header `Allow` says what it takes.",
         "Use one of those.";
+    NotAcceptable = "NOT_ACCEPTABLE", NOT_ACCEPTABLE,
+        "The header `Accept` excludes the one form that there is.",
+        "Accept `application/statuslist+jwt`.";
     AgentAlreadyExists = "AGENT_ALREADY_EXISTS", CONFLICT,
         "An agent of the tenant has the email already, be it decommissioned.",
         "Use the agent that there is, or another email.";
@@ -162,6 +168,9 @@ catalogue! {
     InternalError = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR,
         "Something went wrong on our side; the log has the cause under the request id.",
         "Report it with the `x-request-id` of the answer.";
+    HistoryNotKept = "HISTORY_NOT_KEPT", NOT_IMPLEMENTED,
+        "A status list was asked for as it was at another `time`.",
+        "Ask without `time`.";
     ServiceUnavailable = "SERVICE_UNAVAILABLE", SERVICE_UNAVAILABLE,
         "The database can't be reached, or didn't answer in time.",
         "Try again after `Retry-After` seconds.";

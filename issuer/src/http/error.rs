@@ -40,6 +40,9 @@ pub(super) enum ApiError {
     IdempotencyKeyReused,
     IdempotencyKeyInUse,
     NotFound,
+    StatusListNotFound,
+    NotAcceptable,
+    HistoryNotKept,
     MethodNotAllowed(Method),
     Management(ManagementError),
     /// The text is for the log.
@@ -136,6 +139,19 @@ impl ApiError {
                 Answer::new(Code::IdempotencyKeyInUse, message)
             }
             Self::NotFound => Answer::new(Code::NotFound, "There is nothing at this path."),
+            Self::StatusListNotFound => {
+                Answer::new(Code::StatusListNotFound, "No token that may be alive refers to this list.")
+            }
+            Self::NotAcceptable => {
+                let message =
+                    "Status lists are application/statuslist+jwt, which the header Accept excludes.";
+                Answer::new(Code::NotAcceptable, message)
+            }
+            Self::HistoryNotKept => {
+                let message =
+                    "How a status list was at another time isn't kept; ask without the parameter time.";
+                Answer::new(Code::HistoryNotKept, message)
+            }
             Self::MethodNotAllowed(method) => {
                 let message =
                     format!("This path doesn't take {method}; the header Allow says what it takes.");

@@ -27,9 +27,11 @@ mod openapi;
 mod patient;
 mod protect;
 pub(crate) mod resource_servers;
+mod revocation_status;
 mod revocations;
 mod revoke;
 mod server;
+mod status_lists;
 pub(crate) mod tenants;
 mod token;
 mod unlock;
@@ -78,6 +80,7 @@ fn routes() -> Routes {
         .routes(routes!(credentials::rotate))
         .routes(routes!(credentials::revoke))
         .routes(routes!(revocations::create))
+        .routes(routes!(revocation_status::read))
         .routes(routes!(audit::list))
         .routes(routes!(audit::export))
         .routes(routes!(audit::read))
@@ -97,6 +100,8 @@ fn routes() -> Routes {
         .routes(alias("/api/v1/token/revoke", routes!(revoke::revoke)))
         .routes(routes!(wellknown::jwks))
         .routes(routes!(wellknown::metadata))
+        .routes(routes!(status_lists::list))
+        .routes(routes!(status_lists::read))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(docs::document))

@@ -222,6 +222,7 @@ fn new_resource_server(mut fields: Fields) -> Result<NewResourceServer, ApiError
         is_default: fields.optional("is_default", boolean).unwrap_or(false),
         agent_id: fields.optional("agent_id", agent_id),
         signing_algorithm: fields.optional("signing_algorithm", algorithm),
+        status_list: fields.optional("status_list", boolean).unwrap_or(false),
     };
     fields.finish(identifier.map(|identifier| NewResourceServer { identifier, profile }))
 }
@@ -240,6 +241,7 @@ fn resource_server_change(mut fields: Fields) -> Result<impl FnOnce(&mut Resourc
     let is_default = fields.present("is_default", boolean);
     let agent_id = fields.present("agent_id", or_null(agent_id));
     let signing_algorithm = fields.present("signing_algorithm", or_null(algorithm));
+    let status_list = fields.present("status_list", boolean);
     fields.finish(Some(move |profile: &mut ResourceServerProfile| {
         *profile = ResourceServerProfile {
             name: name.unwrap_or_else(|| profile.name.take()),
@@ -247,6 +249,7 @@ fn resource_server_change(mut fields: Fields) -> Result<impl FnOnce(&mut Resourc
             is_default: is_default.unwrap_or(profile.is_default),
             agent_id: agent_id.unwrap_or(profile.agent_id),
             signing_algorithm: signing_algorithm.unwrap_or(profile.signing_algorithm),
+            status_list: status_list.unwrap_or(profile.status_list),
         };
     }))
 }
@@ -314,6 +317,8 @@ pub(super) struct NewResourceServerBody {
     /// What its tokens are signed with, as soon as a key for that has been published for long enough; as the installation signs without it.
     #[schema(schema_with = algorithm_words)]
     signing_algorithm: Option<String>,
+    /// Its tokens say in `status` where their status can be read (draft-ietf-oauth-status-list-21).
+    status_list: Option<bool>,
 }
 
 /// The default resource server that a tenant is made with.
@@ -346,6 +351,8 @@ pub(super) struct ResourceServerChangeBody {
     /// Null: as the installation signs.
     #[schema(schema_with = algorithm_words)]
     signing_algorithm: Option<String>,
+    #[schema(value_type = bool, required = false)]
+    status_list: Option<bool>,
 }
 
 /// A resource server as it is shown.
@@ -365,6 +372,8 @@ pub(crate) struct ResourceServerBody {
     /// Null: as the installation signs.
     #[schema(schema_with = algorithm_words)]
     signing_algorithm: Option<&'static str>,
+    /// Its tokens say in `status` where their status can be read.
+    status_list: bool,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
@@ -373,8 +382,14 @@ pub(crate) struct ResourceServerBody {
 
 impl From<&RegisteredResourceServer> for ResourceServerBody {
     fn from(server: &RegisteredResourceServer) -> Self {
-        let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } =
-            &server.profile;
+        let ResourceServerProfile {
+            name,
+            token_lifetime,
+            is_default,
+            agent_id,
+            signing_algorithm,
+            status_list,
+        } = &server.profile;
         Self {
             resource_server_id: server.resource_server_id,
             tenant_id: server.tenant_id,
@@ -384,6 +399,7 @@ impl From<&RegisteredResourceServer> for ResourceServerBody {
             is_default: *is_default,
             agent_id: *agent_id,
             signing_algorithm: signing_algorithm.map(Algorithm::as_str),
+            status_list: *status_list,
             created_at: server.created_at.truncate_to_second(),
             updated_at: server.updated_at.truncate_to_second(),
         }

@@ -11,6 +11,7 @@ use countersign_shared::Algorithm;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::status_lists;
 use crate::app::App;
 use crate::clock;
 use crate::domain::scope;
@@ -85,6 +86,9 @@ pub(super) struct Metadata {
     revocation_endpoint: String,
     #[schema(format = "uri")]
     jwks_uri: String,
+    /// Where the URIs of all status lists are (draft-ietf-oauth-status-list-21 §9.1).
+    #[schema(format = "uri")]
+    status_list_aggregation_endpoint: String,
     #[schema(format = "uri")]
     service_documentation: String,
     scopes_supported: Vec<&'static str>,
@@ -120,6 +124,7 @@ pub(super) async fn metadata(State(app): State<Arc<App>>) -> impl IntoResponse {
         introspection_endpoint: format!("{issuer}/oauth2/v1/introspect"),
         revocation_endpoint: format!("{issuer}/oauth2/v1/revoke"),
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
+        status_list_aggregation_endpoint: format!("{issuer}{}", status_lists::PATH),
         service_documentation: format!("{issuer}/docs"),
         scopes_supported: scope::MANAGEMENT.to_vec(),
         access_token_signing_alg_values_supported: signed_with,

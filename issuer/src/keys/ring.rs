@@ -172,16 +172,10 @@ impl Ring {
         if self.is_fresh() { Ok(self.current()) } else { self.refresh(Instant::now()).await }
     }
 
-    /// Signs a token whose resource server asks for `algorithm`.
-    pub async fn sign_token(
-        &self,
-        algorithm: Option<Algorithm>,
-        typ: &'static str,
-        payload: Vec<u8>,
-    ) -> Result<String, SignError> {
+    /// What signs now: a token whose resource server asks for `algorithm`, or without it what isn't for any one of them.
+    pub async fn token_signer(&self, algorithm: Option<Algorithm>) -> Result<Signer, SignError> {
         let keys = self.fresh().await.map_err(SignError::Keys)?;
-        let signer = keys.token_signer_at(clock::precise(), algorithm).cloned().ok_or(SignError::NoKey)?;
-        signer.sign(typ, payload).await
+        keys.token_signer_at(clock::precise(), algorithm).cloned().ok_or(SignError::NoKey)
     }
 
     /// Signs a revocation head.

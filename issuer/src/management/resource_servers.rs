@@ -183,8 +183,9 @@ async fn require_agent(
 }
 
 fn described(profile: &ResourceServerProfile) -> serde_json::Value {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } = profile;
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm, status_list } =
+        profile;
     let signing_algorithm = signing_algorithm.map(Algorithm::as_str);
     json!({ "name": name, "token_lifetime_seconds": token_lifetime, "is_default": is_default, "agent_id": agent_id,
-            "signing_algorithm": signing_algorithm })
+            "signing_algorithm": signing_algorithm, "status_list": status_list })
 }

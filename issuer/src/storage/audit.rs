@@ -9,6 +9,7 @@ use sqlx::{Acquire as _, PgConnection};
 use time::{Date, Duration, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
+use super::status_lists::Listed;
 use super::{Database, StorageError, Transaction};
 use crate::audit::chain::End;
 use crate::clock;
@@ -38,6 +39,8 @@ pub struct Record {
     client_ip: Option<String>,
     user_agent: Option<String>,
     details: String,
+    /// What a status list has to know of the token that it is about.
+    listed: Option<Listed>,
 }
 
 impl Record {
@@ -66,7 +69,14 @@ impl Record {
             client_ip: event.origin.client_ip.map(|ip| ip.to_string()),
             user_agent: event.origin.user_agent.clone(),
             details: event.details.to_string(),
+            listed: None,
         }
+    }
+
+    /// The same, of a token that says where its status can be read.
+    #[must_use]
+    pub fn listing(self, listed: Option<Listed>) -> Self {
+        Self { listed, ..self }
     }
 }
 
@@ -75,14 +85,28 @@ pub async fn record_in(transaction: &mut Transaction, event: &Event<'_>) -> Resu
     insert(transaction, &[Record::of(event)]).await
 }
 
-/// Queues `records` in one statement. Where an event knows no tenant but names an agent, that agent's tenant is entered: its administrator wants to see
+/// Writes `events` together with what they are about, in one statement.
+pub async fn record_all_in(transaction: &mut Transaction, events: &[Event<'_>]) -> Result<(), StorageError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    insert(transaction, &events.iter().map(Record::of).collect::<Vec<_>>()).await
+}
+
+/// Queues `records` in one statement, with what status lists have to know of their tokens. Where an event knows no tenant but names an agent, that
+/// agent's tenant is entered: its administrator wants to see
 /// failed attempts.
 async fn insert(connection: &mut PgConnection, records: &[Record]) -> Result<(), StorageError> {
-    fn column<T>(records: &[Record], of: impl Fn(&Record) -> T) -> Vec<T> {
+    fn column<R, T>(records: &[R], of: impl Fn(&R) -> T) -> Vec<T> {
         records.iter().map(of).collect()
     }
+    let tokens: Vec<&Listed> = records.iter().filter_map(|record| record.listed.as_ref()).collect();
     sqlx::query!(
-        "insert into audit_queue (event_id, occurred_at, tenant_id, actor_agent_id, action, outcome, target_type, target_id, request_id,
+        "with tokens as (
+             insert into status_tokens (shard, serial, tenant_id, agent_id, credential_id, kid, issued_at)
+             select * from unnest($15::integer[], $16::bigint[], $17::uuid[], $18::uuid[], $19::uuid[], $20::text[], $21::bigint[])
+         )
+         insert into audit_queue (event_id, occurred_at, tenant_id, actor_agent_id, action, outcome, target_type, target_id, request_id,
                                   client_ip, user_agent, details)
          select e.event_id, e.occurred_at,
                 coalesce(e.tenant_id, (select a.tenant_id from agents a where a.agent_id = e.agent_id), $14),
@@ -105,6 +129,13 @@ async fn insert(connection: &mut PgConnection, records: &[Record]) -> Result<(),
         &column(records, |record| record.user_agent.clone()) as _,
         &column(records, |record| record.details.clone()),
         INSTALLATION,
+        &column(&tokens, |token| token.coordinate.shard.get().cast_signed()),
+        &column(&tokens, |token| token.coordinate.serial.get().cast_signed()),
+        &column(&tokens, |token| token.tenant.0),
+        &column(&tokens, |token| token.agent.0),
+        &column(&tokens, |token| token.credential.0),
+        &column(&tokens, |token| token.kid.clone()),
+        &column(&tokens, |token| token.issued_at.0),
     )
     .execute(connection)
     .await?;

@@ -208,13 +208,14 @@ pub async fn find_resource_server(
         identifier: String,
         token_lifetime_seconds: Option<i32>,
         signing_algorithm: Option<String>,
+        status_list: bool,
     }
     // Two queries: each has an index of its own.
     let row = match identifier {
         Some(identifier) => {
             sqlx::query_as!(
                 Row,
-                "select identifier, token_lifetime_seconds, signing_algorithm from resource_servers where identifier = $2 and tenant_id = $1",
+                "select identifier, token_lifetime_seconds, signing_algorithm, status_list from resource_servers where identifier = $2 and tenant_id = $1",
                 tenant.0,
                 identifier,
             )
@@ -224,7 +225,7 @@ pub async fn find_resource_server(
         None => {
             sqlx::query_as!(
                 Row,
-                "select identifier, token_lifetime_seconds, signing_algorithm from resource_servers where tenant_id = $1 and is_default",
+                "select identifier, token_lifetime_seconds, signing_algorithm, status_list from resource_servers where tenant_id = $1 and is_default",
                 tenant.0,
             )
             .fetch_optional(&database.installation)
@@ -235,5 +236,6 @@ pub async fn find_resource_server(
         identifier: row.identifier,
         token_lifetime: row.token_lifetime_seconds.and_then(|seconds| seconds.try_into().ok()),
         signing_algorithm: row.signing_algorithm.as_deref().and_then(Algorithm::from_name), // the table has no other
+        status_list: row.status_list,
     }))
 }

@@ -71,14 +71,14 @@ pub async fn insert(
     id: Uuid,
     server: &NewResourceServer,
 ) -> Result<Option<RegisteredResourceServer>, StorageError> {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } =
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm, status_list } =
         &server.profile;
     let row = sqlx::query_as!(
         Row,
         "insert into resource_servers (resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id,
-                                        signing_algorithm)
-         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (identifier) do nothing
-         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
+                                        signing_algorithm, status_list)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (identifier) do nothing
+         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, status_list, revision,
                    created_at, updated_at",
         id,
         tenant.0,
@@ -88,6 +88,7 @@ pub async fn insert(
         is_default,
         agent_id.map(|agent| agent.0),
         signing_algorithm.map(Algorithm::as_str),
+        status_list,
     )
     .fetch_optional(&mut **transaction)
     .await?;
@@ -102,7 +103,7 @@ pub async fn find(
 ) -> Result<Option<RegisteredResourceServer>, StorageError> {
     let row = sqlx::query_as!(
         Row,
-        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
+        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, status_list, revision,
                 created_at, updated_at
          from resource_servers where tenant_id = $1 and resource_server_id = $2",
         tenant.0,
@@ -121,7 +122,7 @@ pub async fn list(
 ) -> Result<Vec<RegisteredResourceServer>, StorageError> {
     let rows = sqlx::query_as!(
         Row,
-        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
+        "select resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, status_list, revision,
                 created_at, updated_at
          from resource_servers
          where tenant_id = $1 and ($2::timestamptz is null or (created_at, resource_server_id) > ($2, $3))
@@ -143,13 +144,14 @@ pub async fn update(
     id: Uuid,
     profile: &ResourceServerProfile,
 ) -> Result<RegisteredResourceServer, StorageError> {
-    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm } = profile;
+    let ResourceServerProfile { name, token_lifetime, is_default, agent_id, signing_algorithm, status_list } =
+        profile;
     let row = sqlx::query_as!(
         Row,
         "update resource_servers
-         set name = $3, token_lifetime_seconds = $4, is_default = $5, agent_id = $6, signing_algorithm = $7, revision = revision + 1, updated_at = now()
+         set name = $3, token_lifetime_seconds = $4, is_default = $5, agent_id = $6, signing_algorithm = $7, status_list = $8, revision = revision + 1, updated_at = now()
          where tenant_id = $1 and resource_server_id = $2
-         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, revision,
+         returning resource_server_id, tenant_id, identifier, name, token_lifetime_seconds, is_default, agent_id, signing_algorithm, status_list, revision,
                    created_at, updated_at",
         tenant.0,
         id,
@@ -158,6 +160,7 @@ pub async fn update(
         is_default,
         agent_id.map(|agent| agent.0),
         signing_algorithm.map(Algorithm::as_str),
+        status_list,
     )
     .fetch_one(&mut **transaction)
     .await?;
@@ -198,6 +201,7 @@ struct Row {
     is_default: bool,
     agent_id: Option<Uuid>,
     signing_algorithm: Option<String>,
+    status_list: bool,
     revision: i64,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
@@ -216,6 +220,7 @@ impl From<Row> for RegisteredResourceServer {
                 agent_id: row.agent_id.map(AgentId),
                 // The table has no other.
                 signing_algorithm: row.signing_algorithm.as_deref().and_then(Algorithm::from_name),
+                status_list: row.status_list,
             },
             revision: row.revision,
             created_at: row.created_at,

@@ -26,12 +26,13 @@ pub async fn lease(database: &Database, shard: Shard, count: u64) -> Result<Opti
 /// How many serials [`skip`] leaves out: more than a shard is ever given, up to 37,000 tokens a second.
 const SKIPPED: i64 = 1 << 27;
 
-/// Goes on far beyond what is known to be leased, in the shards of every token that expires between `from` and `to`; whoever holds a lease gives it up.
+/// Goes on far beyond what is known to be leased, in the shards of every token that expires between `from` and `to`; whoever holds a lease gives it up. Status
+/// lists say of all serials before that their tokens have ended: which of them there were isn't known any more.
 pub async fn skip(transaction: &mut Transaction, from: UnixTime, to: UnixTime) -> Result<(), StorageError> {
     let shard = |time| Shard::of_expiry(time).map_or(0, |shard| shard.get().cast_signed());
     sqlx::query!(
-        "insert into serial_shards as s (shard, next_serial) select generate_series($1::integer, $2::integer), $3
-         on conflict (shard) do update set next_serial = least(s.next_serial + $3, $4)",
+        "insert into serial_shards as s (shard, next_serial, status_floor) select generate_series($1::integer, $2::integer), $3, $3
+         on conflict (shard) do update set next_serial = least(s.next_serial + $3, $4), status_floor = least(s.next_serial + $3, $4)",
         shard(from),
         shard(to),
         SKIPPED,
@@ -39,5 +40,5 @@ pub async fn skip(transaction: &mut Transaction, from: UnixTime, to: UnixTime) -
     )
     .execute(&mut **transaction)
     .await?;
-    changes::announce(transaction, CHANGED, "").await
+    changes::announce(&mut **transaction, CHANGED, "").await
 }

@@ -3,14 +3,15 @@
 use std::fmt;
 
 use countersign_shared::verify::TOKEN_TYPE;
-use countersign_shared::{AgentId, Algorithm, CredentialId, Jti, TenantId, UnixTime};
+use countersign_shared::{AgentId, CredentialId, Jti, TenantId, UnixTime};
 use serde::Serialize;
 
 use crate::app::App;
 use crate::clock;
 use crate::domain::agent::AgentType;
 use crate::domain::scope::Scopes;
-use crate::keys::SignError;
+use crate::keys::{SignError, Signer};
+use crate::status_lists;
 use crate::storage::not_before::REPLICA_LAG_SECONDS;
 use crate::tokens::jti;
 use crate::tokens::serials::SerialError;
@@ -33,6 +34,8 @@ pub struct Grant {
     pub lifetime: u32,
     /// Up to when tokens like this one were ended: this one is issued after it.
     pub not_before: Option<UnixTime>,
+    /// It says where its status can be read.
+    pub status_list: bool,
 }
 
 /// How long a token waits, in seconds, for the end of the second that a not-before rule still touches.
@@ -53,12 +56,28 @@ struct Payload<'a> {
     tenant_id: TenantId,
     credential_id: CredentialId,
     agent_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+}
+
+/// Where the token's status can be read (draft-ietf-oauth-status-list-21 §6.2).
+#[derive(Serialize)]
+struct Status {
+    status_list: StatusReference,
+}
+
+#[derive(Serialize)]
+struct StatusReference {
+    idx: u64,
+    uri: String,
 }
 
 /// A token with its id, not signed yet.
 pub struct Unsigned {
     /// Its id.
     pub jti: Jti,
+    /// As of when it is issued.
+    pub issued_at: UnixTime,
     payload: Vec<u8>,
 }
 
@@ -119,6 +138,12 @@ pub async fn prepare(app: &App, grant: &Grant, issued: UnixTime) -> Result<Unsig
     let expires = issued.plus(grant.lifetime.into());
     let coordinate = app.serials.take(&app.database, expires, issued).await?;
     let jti = jti::mint(&app.secrets.jti_tag, coordinate, grant.tenant);
+    let status = grant.status_list.then(|| Status {
+        status_list: StatusReference {
+            idx: coordinate.serial.get(),
+            uri: status_lists::uri(&app.issuer_url, coordinate.shard),
+        },
+    });
     let payload = Payload {
         iss: app.issuer_url.as_str(),
         sub: grant.agent,
@@ -131,14 +156,15 @@ pub async fn prepare(app: &App, grant: &Grant, issued: UnixTime) -> Result<Unsig
         tenant_id: grant.tenant,
         credential_id: grant.credential,
         agent_type: grant.agent_type.as_str(),
+        status,
     };
     // Strings and numbers only: that can't fail.
-    Ok(Unsigned { jti, payload: serde_json::to_vec(&payload).unwrap_or_default() })
+    Ok(Unsigned { jti, issued_at: issued, payload: serde_json::to_vec(&payload).unwrap_or_default() })
 }
 
 impl Unsigned {
-    /// Signs it, with `algorithm` if there is a key for that yet.
-    pub async fn sign(self, app: &App, algorithm: Option<Algorithm>) -> Result<String, SignError> {
-        app.keys.sign_token(algorithm, TOKEN_TYPE, self.payload).await
+    /// Signs it.
+    pub async fn sign(self, signer: &Signer) -> Result<String, SignError> {
+        signer.sign(TOKEN_TYPE, self.payload).await
     }
 }

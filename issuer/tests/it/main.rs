@@ -19,5 +19,6 @@ mod logs;
 mod outage;
 mod publisher;
 mod replicas;
+mod revoking;
 mod sealing;
 mod support;

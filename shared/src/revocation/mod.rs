@@ -20,7 +20,7 @@ use core::fmt;
 
 pub use base::Base;
 #[cfg(feature = "builder")]
-pub use builder::BaseBuilder;
+pub use builder::{BaseBuilder, Contents};
 pub use delta::Delta;
 #[cfg(feature = "builder")]
 pub use delta::encode_delta;
@@ -75,15 +75,29 @@ impl Level {
     }
 }
 
-/// Ends every token of its subject that was issued up to an instant.
+/// Ends every token of its subject that was issued up to an instant: those with `iat` ≤ `not_before`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What the subject is.
-    pub level: Level,
-    /// The subject: see [`Level`]; at most 255 bytes.
-    pub subject: Vec<u8>,
-    /// Tokens with `iat ≤ not_before` are ended.
-    pub not_before: UnixTime,
+    level: Level,
+    subject: Vec<u8>,
+    not_before: UnixTime,
+}
+
+impl Rule {
+    /// The subject is what [`Level`] says. [`FormatError::Rule`]: it isn't; a kid has 1 to 255 bytes.
+    pub fn new(level: Level, subject: Vec<u8>, not_before: UnixTime) -> Result<Self, FormatError> {
+        let sound = match level {
+            Level::Global => subject.is_empty(),
+            Level::Tenant | Level::Agent | Level::Credential => subject.len() == 16,
+            Level::Key => (1..=255).contains(&subject.len()),
+        };
+        if sound { Ok(Self { level, subject, not_before }) } else { Err(FormatError::Rule) }
+    }
+
+    /// Tokens with `iat` up to this are ended.
+    pub const fn not_before(&self) -> UnixTime {
+        self.not_before
+    }
 }
 
 /// Rules in ascending order of (level, subject), each pair once.
@@ -104,16 +118,11 @@ impl Rules {
             let length = usize::from(reader.u8()?);
             let subject = reader.take(length)?.to_vec();
             let not_before = UnixTime(i64::from_le_bytes(reader.array()?));
-            let sound = match level {
-                Level::Global => subject.is_empty(),
-                Level::Tenant | Level::Agent | Level::Credential => subject.len() == 16,
-                Level::Key => !subject.is_empty(),
-            };
-            let ascending = rules.last().is_none_or(|last| (last.level, &last.subject) < (level, &subject));
-            if !sound || !ascending {
+            let rule = Rule::new(level, subject, not_before)?;
+            if rules.last().is_some_and(|last| (last.level, &last.subject) >= (rule.level, &rule.subject)) {
                 return Err(FormatError::Rule);
             }
-            rules.push(Rule { level, subject, not_before });
+            rules.push(rule);
         }
         Ok(Self(rules))
     }
@@ -129,8 +138,8 @@ impl Rules {
     fn write(rules: &[&Rule], out: &mut Vec<u8>) {
         for rule in rules {
             out.push(rule.level as u8);
-            out.push(u8::try_from(rule.subject.len()).unwrap_or(u8::MAX));
-            out.extend_from_slice(&rule.subject[..rule.subject.len().min(255)]);
+            out.push(u8::try_from(rule.subject.len()).unwrap_or(u8::MAX)); // fits: see `Rule::new`
+            out.extend_from_slice(&rule.subject);
             out.extend_from_slice(&rule.not_before.0.to_le_bytes());
         }
     }

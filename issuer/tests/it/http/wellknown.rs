@@ -56,6 +56,7 @@ async fn metadata_is_true() {
         "introspection_endpoint": format!("{ISSUER}/oauth2/v1/introspect"),
         "revocation_endpoint": format!("{ISSUER}/oauth2/v1/revoke"),
         "jwks_uri": format!("{ISSUER}/.well-known/jwks.json"),
+        "status_list_aggregation_endpoint": format!("{ISSUER}/status-lists"),
         "service_documentation": format!("{ISSUER}/docs"),
         "scopes_supported": [
             "agents:read", "agents:write", "audit:read", "credentials:read", "credentials:write", "resource_servers:read",
