@@ -30,6 +30,9 @@ export interface VerifierExports {
   explain_jti(length: number): number;
   in_force(): number;
   key_name(purpose: number, index: number): number;
+  load_policy(length: number): number;
+  route(methodLength: number, length: number): number;
+  admits(route: number, length: number): number;
   pending_key(handle: number): number;
   pending_signing_input(handle: number): number;
   pending_signature(handle: number): void;
@@ -43,6 +46,8 @@ export interface Identity {
   readonly agentType: string;
   readonly jti: string;
   readonly scope: string;
+  /** Its `aud`, separated by spaces. */
+  readonly audience: string;
 }
 
 /** `reason`: a stable word (`Refusal::reason`). `challenge`: for `WWW-Authenticate`; empty where the token is not at fault. */
@@ -214,8 +219,8 @@ export class Verifier {
     const finish = (valid: boolean): Verdict => {
       const held = this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0);
       if (held < 0) return { refused: this.#refusal() };
-      const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", expiresAt] = this.#output().split("\n");
-      const verdict = { identity: { agent, tenant, credential, agentType, jti, scope } };
+      const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", audience = "", expiresAt] = this.#output().split("\n");
+      const verdict = { identity: { agent, tenant, credential, agentType, jti, scope, audience } };
       if (keys === this.#keyGeneration) {
         const until = Math.min(Number(expiresAt), now + KEPT_SECONDS);
         this.#verified.set(token, { verdict, held, from: now, until, generation: this.#generation });

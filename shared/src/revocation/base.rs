@@ -58,7 +58,7 @@ impl Base {
         }
         let mut reader = Reader::new(bytes);
         let Tables { seq, rules, shards } = Tables::read(&mut reader)?;
-        let entries = shards.iter().map(|(_, entry)| entry.count()).fold(0, u64::saturating_add);
+        let entries = shards.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.count()));
         let shards = shards
             .iter()
             .map(|(shard, entry)| Ok((*shard, ShardSet::read(entry, &mut reader)?)))
