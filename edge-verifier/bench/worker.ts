@@ -117,10 +117,26 @@ async function run(name: string): Promise<{ held: number; ms: number }> {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
+/** The modules of a Worker: scripts as text, WebAssembly as base64. */
+type Code = Record<string, { readonly js: string } | { readonly wasm: string }>;
+
+/** Starts a Worker that isn't running and asks it one thing; how long that took, in ms. */
+async function start(loader: WorkerLoader, { code, env, path }: { readonly code: Code; readonly env: object; readonly path: string }): Promise<number> {
+  const modules = Object.fromEntries(
+    Object.entries(code).map(([name, module]) => [name, "js" in module ? module : { wasm: Uint8Array.from(atob(module.wasm), (character) => character.charCodeAt(0)) }]),
+  );
+  const began = performance.now();
+  const stub = loader.load({ compatibilityDate: "2026-11-17", compatibilityFlags: ["nodejs_compat"], mainModule: "index.js", modules, env, globalOutbound: null });
+  await (await stub.getEntrypoint().fetch(`https://edge.example${path}`)).text();
+  return performance.now() - began;
+}
+
 export default {
-  async fetch(request: Request): Promise<Response> {
+  async fetch(request: Request, env: { readonly LOADER: WorkerLoader }): Promise<Response> {
     const { pathname } = new URL(request.url);
     switch (pathname) {
+      case "/start":
+        return Response.json(await start(env.LOADER, await request.json()));
       case "/set-up":
         await setUp(await request.json());
         return Response.json([...contestants.keys()]);

@@ -1,12 +1,13 @@
-// The way of a request: token → decision → upstream.
+// The way of a request: route → token → decision → upstream.
 
 import { problem, unavailable } from "./answers.ts";
 import { KeyFeed } from "./keys.ts";
+import { RoutePolicy } from "./policy.ts";
 import { alarm } from "./refresh.ts";
 import { RevocationFeed } from "./revocations.ts";
 import type { Place } from "./hubs.ts";
 import { type Env, type Settings, readSettings } from "./settings.ts";
-import type { Readiness } from "./staleness.ts";
+import type { Readiness, Staleness } from "./staleness.ts";
 import { type Identity, type Verdict, Verifier } from "./verifier.ts";
 import { startVerifier } from "./wasm.ts";
 
@@ -14,23 +15,28 @@ import { startVerifier } from "./wasm.ts";
 const IDENTITY_PREFIX = "x-countersign-";
 
 /** Everything the isolate holds. Each request sees the same. */
-interface Isolate {
+export interface Isolate {
   readonly settings: Settings;
   readonly verifier: Verifier;
   readonly keys: KeyFeed;
   readonly revocations: RevocationFeed;
+  /** None: every path needs a token, and no more than that. */
+  readonly policy: RoutePolicy | undefined;
 }
 
 let isolate: Isolate | undefined;
 
 /** Throws what `readSettings` throws. Variables cannot change under a running isolate: a deployment starts new ones. */
-function theIsolate(env: Env, request: Request): Isolate {
+export function theIsolate(env: Env, request: Request): Isolate {
   if (isolate === undefined) {
     const settings = readSettings(env);
-    const verifier = new Verifier(startVerifier());
+    const wasm = startVerifier();
+    const verifier = new Verifier(wasm);
     verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
+    const policy = RoutePolicy.read(wasm, env);
     const keys = new KeyFeed(verifier, settings);
-    isolate = { settings, verifier, keys, revocations: new RevocationFeed(verifier, settings, env, keys, request.cf as Place) };
+    const revocations = new RevocationFeed(verifier, settings, env, keys, request.cf as Place);
+    isolate = { settings, verifier, keys, revocations, policy };
   }
   return isolate;
 }
@@ -42,6 +48,10 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext)
   } catch (error) {
     return misconfigured(error);
   }
+  const route = attempt(held, () => held.policy?.decide(request));
+  if (route instanceof Response) return route;
+  if (route?.anonymous === true) return forward(request, undefined, held);
+
   const token = bearerToken(request);
   if (token === undefined) {
     const challenge = { "www-authenticate": "Bearer" };
@@ -55,12 +65,9 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext)
 
   let verdict: Decision | Response;
   try {
-    verdict = await decide(token, held, ctx);
+    verdict = await decide(token, held, ctx, route?.staleness);
   } catch (error) {
-    // A trap leaves the module in no usable state, so the next request begins with a new one. No input should be able to get here.
-    alarm("verifier_failed", error);
-    if (error instanceof WebAssembly.RuntimeError && isolate === held) isolate = undefined;
-    return unavailable("verifier_failed", "The token could not be verified.");
+    return failed(held, error);
   }
   if (verdict instanceof Response) return verdict;
   if ("refused" in verdict) {
@@ -68,7 +75,25 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext)
     if (challenge === "") return unavailable("revocations_unknown", "It is not known at present what is revoked.");
     return problem(401, "invalid_token", `${description}.`, { "www-authenticate": challenge });
   }
-  return forward(request, verdict, held);
+  const { identity } = verdict;
+  const refused = route && attempt(held, () => held.policy?.refusal(route, identity));
+  return refused ?? forward(request, verdict, held);
+}
+
+/** What the module says without anything being awaited; a response if it fails. */
+function attempt<T>(held: Isolate, ask: () => T): T | Response {
+  try {
+    return ask();
+  } catch (error) {
+    return failed(held, error);
+  }
+}
+
+/** A trap leaves the module in no usable state, so the next request begins with a new one. No input should be able to get here. */
+function failed(held: Isolate, error: unknown): Response {
+  alarm("verifier_failed", error);
+  if (error instanceof WebAssembly.RuntimeError && isolate === held) isolate = undefined;
+  return unavailable("verifier_failed", "The token could not be verified.");
 }
 
 /** `GET /_countersign/health`. 503 until the isolate could decide about a request. */
@@ -104,12 +129,17 @@ function bearerToken(request: Request): string | undefined | null {
 }
 
 /** A verdict, and how good the knowledge of revocations was that it was reached with. */
-type Decision = Verdict & { readonly knowledge: Readiness };
+export type Decision = Verdict & { readonly knowledge: Readiness };
 
-async function decide(token: string, held: Isolate, ctx: ExecutionContext): Promise<Decision | Response> {
+export async function decide(
+  token: string,
+  held: Isolate,
+  ctx: ExecutionContext,
+  staleness?: Staleness,
+): Promise<Decision | Response> {
   const { verifier, keys, revocations } = held;
   // In this order: the hub's answer brings the keys too, and then the issuer needn't be asked.
-  const knowledge = await revocations.ready(ctx);
+  const knowledge = await revocations.ready(ctx, staleness);
   if (knowledge === "refuse") return unavailable("revocations_unknown", "It is not known at present what is revoked.");
   const hasKeys = await keys.ready(ctx);
   if (!hasKeys) return unavailable("keys_unknown", "The issuer's keys could not be fetched.");
@@ -136,7 +166,8 @@ function now(): number {
 
 async function forward(
   request: Request,
-  { identity, knowledge }: { readonly identity: Identity; readonly knowledge: Readiness },
+  /** Undefined: nobody was asked who they are. */
+  decision: { readonly identity: Identity; readonly knowledge: Readiness } | undefined,
   held: Isolate,
 ): Promise<Response> {
   const { settings, revocations } = held;
@@ -148,15 +179,19 @@ async function forward(
   // It names headers for the next hop to drop, and could name ours.
   headers.delete("connection");
   if (!settings.forwardAuthorization) headers.delete("authorization");
-  headers.set(`${IDENTITY_PREFIX}agent`, identity.agent);
-  headers.set(`${IDENTITY_PREFIX}tenant`, identity.tenant);
-  headers.set(`${IDENTITY_PREFIX}credential`, identity.credential);
-  headers.set(`${IDENTITY_PREFIX}agent-type`, identity.agentType);
-  headers.set(`${IDENTITY_PREFIX}jti`, identity.jti);
-  headers.set(`${IDENTITY_PREFIX}scope`, identity.scope);
-  // Decided on knowledge that is older than it should be: the upstream may want to know.
-  if (knowledge !== "fresh") headers.set(`${IDENTITY_PREFIX}revocations-age-ms`, String(revocations.ageMs));
-  if (knowledge === "unknown") headers.set(`${IDENTITY_PREFIX}revocations`, "unknown");
+  if (held.policy !== undefined) RoutePolicy.dropOverrides(headers);
+  if (decision !== undefined) {
+    const { identity, knowledge } = decision;
+    headers.set(`${IDENTITY_PREFIX}agent`, identity.agent);
+    headers.set(`${IDENTITY_PREFIX}tenant`, identity.tenant);
+    headers.set(`${IDENTITY_PREFIX}credential`, identity.credential);
+    headers.set(`${IDENTITY_PREFIX}agent-type`, identity.agentType);
+    headers.set(`${IDENTITY_PREFIX}jti`, identity.jti);
+    headers.set(`${IDENTITY_PREFIX}scope`, identity.scope);
+    // Decided on knowledge that is older than it should be: the upstream may want to know.
+    if (knowledge !== "fresh") headers.set(`${IDENTITY_PREFIX}revocations-age-ms`, String(revocations.ageMs));
+    if (knowledge === "unknown") headers.set(`${IDENTITY_PREFIX}revocations`, "unknown");
+  }
 
   try {
     const target = upstreamUrl(request.url, settings.upstream);
@@ -184,7 +219,7 @@ function upstreamUrl(requested: string, upstream: URL): URL {
 }
 
 /** Which variable is at fault goes to the log only: whoever asks need not be the operator. */
-function misconfigured(error: unknown): Response {
+export function misconfigured(error: unknown): Response {
   alarm("misconfigured", error);
   return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
 }

@@ -13,6 +13,7 @@ export interface Env {
   readonly OPERATOR_SECRET?: string;
   readonly CLOCK_LEEWAY_SECONDS?: string;
   readonly FORWARD_AUTHORIZATION?: string;
+  readonly ROUTE_POLICY?: string | object;
   readonly REVOCATION_HUB: DurableObjectNamespace;
   readonly REVOCATION_OBJECTS: KVNamespace;
 }

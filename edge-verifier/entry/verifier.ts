@@ -26,6 +26,13 @@ export interface VerifierExports {
   prepare_key_statement(length: number): number;
   finish_key_statement(handle: number, signatureIsValid: number): number;
   key_statement(): number;
+  explain(handle: number, signatureIsValid: number): number;
+  explain_jti(length: number): number;
+  in_force(): number;
+  key_name(purpose: number, index: number): number;
+  load_policy(length: number): number;
+  route(methodLength: number, length: number): number;
+  admits(route: number, length: number): number;
   pending_key(handle: number): number;
   pending_signing_input(handle: number): number;
   pending_signature(handle: number): void;
@@ -39,6 +46,8 @@ export interface Identity {
   readonly agentType: string;
   readonly jti: string;
   readonly scope: string;
+  /** Its `aud`, separated by spaces. */
+  readonly audience: string;
 }
 
 /** `reason`: a stable word (`Refusal::reason`). `challenge`: for `WWW-Authenticate`; empty where the token is not at fault. */
@@ -63,6 +72,31 @@ export interface HeadInForce {
   readonly freshUntil: number;
   /** The version of the key statement that goes with it, in the same epoch; undefined where the issuer makes none. */
   readonly keys: number | undefined;
+}
+
+/** Where something is that was revoked: in the base object, or in what came since. */
+export type Part = "base" | "delta";
+
+/** What of a token bears on its revocation; times in seconds since the Unix epoch. */
+export interface Explanation {
+  readonly jti: string;
+  readonly agent: string;
+  readonly tenant: string;
+  readonly credential: string;
+  readonly kid: string;
+  readonly issuedAt: number;
+  readonly expiresAt: number;
+  /** Where its serial is revoked. */
+  readonly serial: Part | null;
+  /** The latest not-before rule about it, whether or not that ends it: it does if it isn't before `issuedAt`. */
+  readonly rule: { readonly level: string; readonly notBefore: number; readonly part: Part } | null;
+}
+
+/** All that is in force, in figures; times in seconds since the Unix epoch. */
+export interface InForce {
+  readonly head: { readonly epoch: number; readonly seq: number; readonly asOf: number; readonly freshUntil: number };
+  readonly base: { readonly sha256: string; readonly seq: number; readonly bytes: number; readonly serials: number; readonly rules: number };
+  readonly delta: { readonly bytes: number; readonly serials: number; readonly rules: number };
 }
 
 /** Where a key statement stands: a verifier never goes back. */
@@ -185,8 +219,8 @@ export class Verifier {
     const finish = (valid: boolean): Verdict => {
       const held = this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0);
       if (held < 0) return { refused: this.#refusal() };
-      const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", expiresAt] = this.#output().split("\n");
-      const verdict = { identity: { agent, tenant, credential, agentType, jti, scope } };
+      const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", audience = "", expiresAt] = this.#output().split("\n");
+      const verdict = { identity: { agent, tenant, credential, agentType, jti, scope, audience } };
       if (keys === this.#keyGeneration) {
         const until = Math.min(Number(expiresAt), now + KEPT_SECONDS);
         this.#verified.set(token, { verdict, held, from: now, until, generation: this.#generation });
@@ -197,6 +231,50 @@ export class Verifier {
     };
     const valid = this.#signatureHolds(handle, "tokens");
     return typeof valid === "boolean" ? finish(valid) : valid.then(finish);
+  }
+
+  /** What of a token bears on its revocation; a refusal if its issuer didn't sign it. Decides nothing. */
+  async explain(token: string): Promise<Explanation | Refused> {
+    const handle = this.#wasm.prepare(this.#write(token.slice(0, LONGEST_TOKEN_SEEN)));
+    if (handle < 0) return this.#refusal();
+    const valid = await this.#signatureHolds(handle, "tokens");
+    if (this.#wasm.explain(handle, valid ? 1 : 0) < 0) return this.#refusal();
+    const [jti = "", agent = "", tenant = "", credential = "", kid = "", issued, expires, serial, level = "", notBefore, part] =
+      this.#output().split("\n");
+    return {
+      ...{ jti, agent, tenant, credential, kid },
+      issuedAt: Number(issued),
+      expiresAt: Number(expires),
+      serial: asPart(serial),
+      rule: level === "" ? null : { level, notBefore: Number(notBefore), part: asPart(part) ?? "base" },
+    };
+  }
+
+  /** Where a jti is revoked; null: nowhere. Undefined: it is none of ours, or nothing is known yet. */
+  explainJti(jti: string): Part | null | undefined {
+    return this.#wasm.explain_jti(this.#write(jti)) < 0 ? undefined : asPart(this.#output());
+  }
+
+  inForce(): InForce | undefined {
+    if (this.#wasm.in_force() < 0) return undefined;
+    const fields = this.#output().split(" ");
+    const [epoch = NaN, seq = NaN, asOf = NaN, freshUntil = NaN, , baseSeq = NaN, ...sizes] = fields.map(Number);
+    const [baseBytes = NaN, baseSerials = NaN, baseRules = NaN, bytes = NaN, serials = NaN, rules = NaN] = sizes;
+    return {
+      head: { epoch, seq, asOf, freshUntil },
+      base: { sha256: fields[4] ?? "", seq: baseSeq, bytes: baseBytes, serials: baseSerials, rules: baseRules },
+      delta: { bytes, serials, rules },
+    };
+  }
+
+  /** The keys of tokens that are known. */
+  keyNames(): { readonly kid: string; readonly alg: string }[] {
+    const names: { kid: string; alg: string }[] = [];
+    while (this.#wasm.key_name(PURPOSE.tokens, names.length) === 0) {
+      const [alg = "", ...kid] = this.#output().split(" ");
+      names.push({ kid: kid.join(" "), alg });
+    }
+    return names;
   }
 
   /** Takes a revocation head (a JWS) into force, if it holds and isn't older than what is. */
@@ -291,6 +369,10 @@ export class Verifier {
     if (this.#memory.buffer !== buffer) this.#memory = new Uint8Array(buffer);
     return this.#memory;
   }
+}
+
+function asPart(text: string | undefined): Part | null {
+  return text === "base" || text === "delta" ? text : null;
 }
 
 const encoder = new TextEncoder();

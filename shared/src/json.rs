@@ -61,6 +61,11 @@ impl<'a> Object<'a> {
         if reader.at == text.len() { Ok(object) } else { Err(Malformed) }
     }
 
+    /// The members' names, in the order of the text.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Value<'a>> {
         self.0.iter().find(|(member, _)| member == name).map(|(_, value)| value)
     }

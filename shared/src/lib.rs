@@ -15,6 +15,7 @@ pub mod jwk;
 pub mod key_statement;
 pub mod oauth;
 pub mod revocation;
+pub mod route_policy;
 pub mod time;
 pub mod token;
 pub mod verify;

@@ -216,6 +216,8 @@ describe("a hub that isn't what it should be", () => {
   const revoked = [];
   before(async () => {
     world = await startWorld({ isolates: 2 });
+    // Asked before there was a head anywhere, it holds none: as one that lost what it held.
+    await (await world.edge.hub("lost", "status")).text();
     await world.settle();
   });
   after(() => world.stop());
@@ -243,6 +245,32 @@ describe("a hub that isn't what it should be", () => {
     assert.equal(flagged.status, 200);
     await edge.break("global", "");
     await until(5_000, () => world.get(good, { isolate: 1 }), ({ status }) => status === 200);
+  });
+
+  test("one that lost its memory: what isolates hold stays in force, and an old head that it takes isn't believed", { timeout: 30_000 }, async () => {
+    const { issuer, edge } = world;
+    const old = issuer.head();
+    const { token, coordinate } = issuer.token();
+    const good = issuer.token().token;
+    revoked.push(coordinate);
+    assert.equal((await world.push(issuer.head({ revoked }))).status, 200);
+    await until(3_000, () => world.get(token, { isolate: 1 }), refused);
+    await edge.break("global", "is lost");
+    await pause(1_000);
+    assert.equal((await edge.hub("lost", "head?epoch=0&seq=0")).status, 503, "it holds nothing");
+    for (const [answer, expected] of [[await world.get(token, { isolate: 1 }), 401], [await world.get(good, { isolate: 1 }), 200]]) {
+      assert.equal(answer.status, expected);
+      await answer.text();
+    }
+    assert.equal((await edge.hub("lost", "head", { method: "PUT", body: old })).status, 200);
+    await pause(3_000);
+    assert.equal((await world.get(token, { isolate: 1 })).status, 401);
+    assert.ok((await age()) > 3_500, "that is no news");
+    // The issuer's next heartbeat, a second later in life.
+    assert.equal((await edge.hub("lost", "head", { method: "PUT", body: issuer.heartbeat({ revoked }) })).status, 200);
+    for (const start = performance.now(); (await age()) > 3_000; ) assert.ok(performance.now() - start < 8_000);
+    assert.equal((await world.get(token, { isolate: 1 })).status, 401);
+    await edge.break("global", "");
   });
 
   test("one whose words come late is known to be late", { timeout: 30_000 }, async () => {

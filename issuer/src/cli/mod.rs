@@ -9,6 +9,7 @@ mod keys;
 mod migrate;
 mod operator;
 mod output;
+mod policy;
 mod recover;
 mod resource_servers;
 mod revoke;
@@ -73,6 +74,9 @@ enum Command {
     /// Make, look at, rotate, retire and revoke signing keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Check, explain and print a route policy for the edge.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Print the description of the HTTP API (`OpenAPI` 3.1), as `/openapi.json` serves it.
     Openapi,
     /// Print every error code of the HTTP API.
@@ -201,6 +205,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Audit(command) => audit::run(&sources, command).await,
         Command::Unlock(options) => unlock::run(&sources, &options).await,
         Command::Keys(command) => keys::run(&sources, &command).await,
+        Command::Policy(command) => policy::run(&command),
         Command::Openapi => describe::openapi(),
         Command::Errors { markdown, json } => describe::errors(markdown, json),
     };

@@ -8,7 +8,7 @@ use countersign_shared::UnixTime;
 use countersign_shared::key_statement::{KEY_STATEMENT_TYPE, MAX_KEY_STATEMENT_BYTES};
 use countersign_shared::revocation::{HEAD_TYPE, MAX_HEAD_BYTES, hex};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
@@ -21,13 +21,16 @@ use super::sinks::{Artifact, MAX_DELETED};
 use crate::clock;
 use crate::domain::publication::{Listeners, Report};
 use crate::keys::Keys;
-use crate::storage::outbox::{Leadership, Position};
+use crate::storage::outbox::{BATCH, Leadership, Position};
+use crate::storage::{StorageError, publication};
 
 /// A head is signed again this often, with a new `as_of`, whether or not anything changed. With the hub's three seconds at most for
 /// an answer, an edge's knowledge stays under its limit of five (edge-verifier/entry/revocations.ts).
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Changes that come sooner after the last push than this wait, and go out together. After a quiet time nothing waits.
 const COALESCE: Duration = Duration::from_millis(100);
+/// Giving numbers to what is queued takes so long at most, and a batch; then a head goes out with those that have one.
+const NUMBERING: Duration = Duration::from_millis(300);
 /// After a change a heartbeat comes sooner while listeners haven't been sent it, so that it is known when they have. So often, and this long after the one before.
 const SOONER: (u32, Duration) = (4, Duration::from_millis(150));
 /// That the hub is ahead of the database is said again this often.
@@ -68,12 +71,16 @@ pub(super) struct Term<'t> {
     tidied: Instant,
     /// Of the last head.
     as_of: UnixTime,
+    /// More is queued than was taken up.
+    is_behind: bool,
     recoveries: u64,
     alarmed: Option<Instant>,
     listeners: Option<Listeners>,
     /// Heartbeats that came sooner since the last change.
     sooner: u32,
     said: Option<(Instant, Report)>,
+    /// Tells the database: beside everything else, for a slow disk must not hold up heads.
+    saying: JoinSet<Result<(), StorageError>>,
 }
 
 /// A base on its way into the store.
@@ -118,11 +125,13 @@ impl<'t> Term<'t> {
             tidying: JoinSet::new(),
             tidied: Instant::now(),
             as_of: UnixTime(0),
+            is_behind: false,
             recoveries: 0,
             alarmed: None,
             listeners: None,
             sooner: 0,
             said: None,
+            saying: JoinSet::new(),
         };
         term.load_delta().await?;
         Ok(term)
@@ -146,13 +155,14 @@ impl<'t> Term<'t> {
             let next_try = sleep_until(Instant::now() + HEARTBEAT);
             tokio::pin!(next_try);
             loop {
-                self.report().await?;
+                self.report();
                 tokio::select! {
                     () = &mut next_try => break,
+                    Some(said) = self.saying.join_next() => self.note_said(said),
                     news = self.heads.news() => {
                         news.map_err(|_| Ended::Courier)?;
                         // Refused: the alarm is raised, and the position read again below, where an operator may have changed it.
-                        _ = self.note_delivery().await;
+                        _ = self.note_delivery();
                         if parcel.is_some_and(|parcel| self.heads.has_delivered(parcel)) {
                             return Ok(());
                         }
@@ -168,7 +178,7 @@ impl<'t> Term<'t> {
     /// Returns when there is something to publish, after `published` was the last time.
     async fn wait_for_news(&mut self, published: Instant) -> Result<(), Ended> {
         loop {
-            self.report().await?;
+            self.report();
             let heartbeat = published + self.pause();
             tokio::select! {
                 woken = self.leadership.woken() => {
@@ -195,10 +205,11 @@ impl<'t> Term<'t> {
                 }
                 news = self.heads.news() => {
                     news.map_err(|_| Ended::Courier)?;
-                    self.note_delivery().await?;
+                    self.note_delivery()?;
                 }
                 news = mirrored(&mut self.mirror) => news?,
                 Some(made) = self.making.join_next() => self.send_base(made.unwrap_or(Err(NotMade::Interrupted))).await?,
+                Some(said) = self.saying.join_next() => self.note_said(said),
                 Some(gone) = self.tidying.join_next() => self.forget(&gone.unwrap_or_default()).await?,
             }
         }
@@ -210,15 +221,24 @@ impl<'t> Term<'t> {
         let sent = (self.position.epoch, self.position.seq);
         let waits =
             self.listeners.is_some_and(|listeners| listeners.count > 0 && listeners.position() < sent);
-        if waits && self.sooner < times { pause } else { HEARTBEAT }
+        if self.is_behind {
+            COALESCE
+        } else if waits && self.sooner < times {
+            pause
+        } else {
+            HEARTBEAT
+        }
     }
 
     /// Reads what is queued and sends a head that has it.
     async fn publish(&mut self) -> Result<(), Ended> {
         self.leadership.drain();
-        let as_of = clock::now(); // from before the database is read
+        let mut as_of = clock::now(); // from before the database is read
+        let began = Instant::now();
+        self.is_behind = false;
         loop {
             let (position, entries) = self.leadership.sequence().await?;
+            let all = entries.len() < BATCH;
             let expected = Position { seq: self.position.seq + entries.len() as u64, ..self.position };
             self.position = position;
             if position != expected {
@@ -226,11 +246,21 @@ impl<'t> Term<'t> {
                 self.load_delta().await?;
                 break;
             }
-            if entries.is_empty() {
+            if !entries.is_empty() {
+                self.sooner = 0;
+                self.delta.extend(entries);
+            }
+            if all {
                 break;
             }
-            self.sooner = 0;
-            self.delta.extend(entries);
+            if began.elapsed() > NUMBERING {
+                // What there is goes out, and doesn't pretend to be all there was now.
+                self.is_behind = true;
+                if self.as_of.0 > 0 {
+                    as_of = self.as_of;
+                }
+                break;
+            }
         }
         self.note_position();
         self.make_base();
@@ -446,7 +476,7 @@ impl<'t> Term<'t> {
     }
 
     /// A head arrived, or doesn't for now.
-    async fn note_delivery(&mut self) -> Result<(), Ended> {
+    fn note_delivery(&mut self) -> Result<(), Ended> {
         let delivery = self.heads.settle();
         self.listeners = delivery.receipt.listeners;
         // An edge that was away may have come back with an empty store: it gets the base again.
@@ -464,11 +494,11 @@ impl<'t> Term<'t> {
         {
             stated.parcel = self.keys.send(stated.artifact.clone(), stated.position.1, None);
         }
-        self.check_superseded(&delivery).await
+        self.check_superseded(&delivery)
     }
 
     /// Ends the term if the hub holds another history.
-    async fn check_superseded(&mut self, delivery: &Delivery) -> Result<(), Ended> {
+    fn check_superseded(&mut self, delivery: &Delivery) -> Result<(), Ended> {
         let Some((epoch, seq)) = delivery.superseded_by else { return Ok(()) };
         if (epoch, seq) < (self.position.epoch, self.position.seq) {
             return Ok(()); // the answer to a head that was followed by another
@@ -484,7 +514,7 @@ impl<'t> Term<'t> {
                  operator runs `countersign recover`"
             );
         }
-        self.report().await?;
+        self.report();
         Err(Ended::Superseded)
     }
 
@@ -495,13 +525,23 @@ impl<'t> Term<'t> {
         Ok(())
     }
 
+    fn note_said(&mut self, said: Result<Result<(), StorageError>, JoinError>) {
+        if let Ok(Err(cause)) = said {
+            warn!("how publishing goes can't be told, trying on: {cause}");
+            // What everybody has been sent is said again.
+            if let Some((_, said)) = &mut self.said {
+                said.listeners = None;
+            }
+        }
+    }
+
     fn routes(&self) -> impl Iterator<Item = &Route> {
         let mirror = self.mirror.iter().flat_map(|(heads, keys)| [heads, keys]);
         [&self.objects, &self.heads, &self.keys].into_iter().chain(mirror)
     }
 
     /// Says how it goes: to this process's probes at once, and through the database to every issuer.
-    async fn report(&mut self) -> Result<(), Ended> {
+    fn report(&mut self) {
         let Position { epoch, seq, base } = self.position;
         let in_force =
             self.in_force.as_ref().filter(|object| base.is_some_and(|(_, sha256)| sha256 == object.sha256));
@@ -528,13 +568,13 @@ impl<'t> Term<'t> {
         };
         let is_time = said.is_none_or(|(when, said)| {
             let since = when.elapsed();
-            acknowledged || since >= HEARTBEAT || since >= SAY_EVERY && matters(said) != matters(&report)
+            since >= HEARTBEAT || since >= SAY_EVERY && (acknowledged || matters(said) != matters(&report))
         });
-        if is_time {
-            self.leadership.say(&report, acknowledged).await?;
-            self.said = Some((Instant::now(), report));
+        if is_time && self.saying.is_empty() {
+            let database = self.task.app.database.clone();
+            self.said = Some((Instant::now(), report.clone()));
+            self.saying.spawn(async move { publication::say(&database, &report, acknowledged).await });
         }
-        Ok(())
     }
 }
 

@@ -16,8 +16,8 @@ use super::{Database, StorageError, Transaction};
 
 /// What wakes the leader.
 pub const CHANNEL: &str = "countersign_outbox";
-/// Rows sequenced in one transaction.
-const BATCH: i64 = 20_000;
+/// Rows sequenced in one transaction, at most.
+pub const BATCH: usize = 10_000;
 /// Rows that are handed on together when all are read.
 const AT_ONCE: usize = 8192;
 /// A statement that takes longer means that the connection is lost.
@@ -132,7 +132,7 @@ impl Leadership {
                    where o.outbox_id = fresh.outbox_id
                    returning o.seq as "seq!", o.shard, o.serial, o.rule_level, o.rule_subject, o.not_before"#,
                 state.seq,
-                BATCH,
+                i64::try_from(BATCH).unwrap_or(i64::MAX),
             )
             .fetch_all(&mut *transaction)
             .await?;

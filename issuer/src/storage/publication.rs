@@ -73,22 +73,24 @@ impl Leadership {
         })
         .await
     }
+}
 
-    /// Says how publishing goes. `acknowledged`: the listeners have been sent more than when it was said last.
-    pub async fn say(&mut self, report: &Report, acknowledged: bool) -> Result<(), StorageError> {
-        bounded(async {
-            sqlx::query!(
-                "update publisher_report set reported_at = clock_timestamp(), report = $1,
-                     acknowledged_at = case when $2 then clock_timestamp() else acknowledged_at end",
-                Json(report) as _,
-                acknowledged,
-            )
-            .execute(&mut self.connection)
-            .await?;
-            Ok(())
-        })
-        .await
-    }
+/// Says how publishing goes. `acknowledged`: the listeners have been sent more than when it was said last. A crash may lose it: nobody waits for the disk.
+pub async fn say(database: &Database, report: &Report, acknowledged: bool) -> Result<(), StorageError> {
+    bounded(async {
+        let mut transaction = database.installation.begin().await?;
+        sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;
+        sqlx::query!(
+            "update publisher_report set reported_at = clock_timestamp(), report = $1,
+                 acknowledged_at = case when $2 then clock_timestamp() else acknowledged_at end",
+            Json(report) as _,
+            acknowledged,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    })
+    .await
 }
 
 /// How publishing goes, as far as the database knows. Times are by its clock.

@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod outage;
+mod policy;
 mod publisher;
 mod replicas;
 mod revoking;

@@ -726,10 +726,11 @@ async fn what_a_term_costs() {
         let idle = issuer.memory_kib("VmRSS");
         eventually("a base with all of them", 300, async || edge.revoked_set()).await;
         let stored = edge.heads().last().unwrap().at;
-        let gap = edge.heads()[heads..].windows(2).map(|pair| pair[1].at - pair[0].at).max();
+        let gap =
+            edge.heads()[heads..].windows(2).map(|pair| (pair[1].at - pair[0].at, pair[0].at - began)).max();
         let base = edge.objects().iter().map(|name| edge.object_bytes(name)).max();
         println!(
-            "{rows} rows: first head after {:?}, base of {base:?} bytes in force after {:?}; no longer than {gap:?} between heads; memory {idle} KiB \
+            "{rows} rows: first head after {:?}, base of {base:?} bytes in force after {:?}; no longer than {gap:?} (the longest, and when) between heads; memory {idle} KiB \
              at first, {} KiB at most",
             first - began,
             stored - began,

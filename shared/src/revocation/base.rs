@@ -41,6 +41,7 @@ pub(super) const HEADER_BYTES: usize = 24;
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     seq: u64,
+    entries: u64,
     /// The object as it came; the sets are looked up in it.
     bytes: Vec<u8>,
     /// Ascending by shard.
@@ -57,13 +58,34 @@ impl Base {
         }
         let mut reader = Reader::new(bytes);
         let Tables { seq, rules, shards } = Tables::read(&mut reader)?;
+        let entries = shards.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.count()));
         let shards = shards
             .iter()
             .map(|(shard, entry)| Ok((*shard, ShardSet::read(entry, &mut reader)?)))
             .collect::<Result<_, FormatError>>()?;
         let rules = Rules::read(&mut reader, rules.into())?;
         reader.end()?;
-        Ok(Self { seq, bytes: bytes.to_vec(), shards, rules })
+        Ok(Self { seq, entries, bytes: bytes.to_vec(), shards, rules })
+    }
+
+    /// How many serials it holds.
+    pub const fn len(&self) -> u64 {
+        self.entries
+    }
+
+    /// Whether it holds no serial.
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How many not-before rules it holds.
+    pub const fn rule_count(&self) -> usize {
+        self.rules.0.len()
+    }
+
+    /// Its size in bytes.
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The `seq` of the newest entry in it.

@@ -51,6 +51,17 @@ pub enum Level {
 }
 
 impl Level {
+    /// Its name, as it stands in answers to people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Tenant => "tenant",
+            Self::Agent => "agent",
+            Self::Credential => "credential",
+            Self::Key => "key",
+        }
+    }
+
     /// The level of that number.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
@@ -145,6 +156,26 @@ impl Rules {
     }
 }
 
+/// In which of its two parts a set holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// In the object.
+    Base,
+    /// In what came since.
+    Delta,
+}
+
+/// The rule that decides about a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ruling {
+    /// What its subject is.
+    pub level: Level,
+    /// Tokens with `iat ≤ not_before` are ended.
+    pub not_before: UnixTime,
+    /// Where it is.
+    pub part: Part,
+}
+
 /// All that a verifier knows to be revoked.
 #[derive(Debug, Clone, Default)]
 pub struct RevokedSet {
@@ -163,14 +194,30 @@ impl RevokedSet {
         self.delta = delta;
     }
 
+    /// The object.
+    pub const fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// What came since.
+    pub const fn delta(&self) -> &Delta {
+        &self.delta
+    }
+
+    /// Where it is that the token at `coordinate` is revoked; `None`: it isn't. For people who ask: [`Self::contains`] decides.
+    pub fn part_of(&self, coordinate: Coordinate) -> Option<Part> {
+        let in_delta = self.delta.contains(coordinate).then_some(Part::Delta);
+        in_delta.or_else(|| self.base.contains(coordinate).then_some(Part::Base))
+    }
+
     /// Whether the token at `coordinate` is revoked: no false positives, no false negatives.
     pub fn contains(&self, coordinate: Coordinate) -> bool {
         self.delta.contains(coordinate) || self.base.contains(coordinate)
     }
 
-    /// The instant up to which tokens like this one have been ended: of all rules that touch it the latest, whatever their
-    /// levels. (Precedence between levels is how others let revoked tokens back in.)
-    fn not_before(&self, claims: &Claims) -> Option<UnixTime> {
+    /// Of all rules that touch a token with these claims the latest, whatever their levels. (Precedence between levels is how others let revoked
+    /// tokens back in.)
+    pub fn ruling(&self, claims: &Claims) -> Option<Ruling> {
         let subjects: [(Level, &[u8]); 5] = [
             (Level::Global, &[]),
             (Level::Tenant, claims.tenant.0.as_bytes()),
@@ -178,10 +225,14 @@ impl RevokedSet {
             (Level::Credential, claims.credential.0.as_bytes()),
             (Level::Key, claims.key_id.as_bytes()),
         ];
-        let rules = [self.base.rules(), self.delta.rules()];
-        let found =
-            subjects.iter().flat_map(|(level, subject)| rules.map(|rules| rules.not_before(*level, subject)));
-        found.flatten().max()
+        let parts = [(Part::Base, self.base.rules()), (Part::Delta, self.delta.rules())];
+        let found = subjects.iter().flat_map(|(level, subject)| {
+            parts.map(|(part, rules)| {
+                let not_before = rules.not_before(*level, subject)?;
+                Some(Ruling { level: *level, not_before, part })
+            })
+        });
+        found.flatten().max_by_key(|ruling| ruling.not_before)
     }
 }
 
@@ -189,7 +240,7 @@ impl Revocations for RevokedSet {
     fn verdict(&self, claims: &Claims) -> Revocation {
         if self.contains(claims.jti.coordinate()) {
             Revocation::Revoked
-        } else if self.not_before(claims).is_some_and(|not_before| claims.issued_at <= not_before) {
+        } else if self.ruling(claims).is_some_and(|ruling| claims.issued_at <= ruling.not_before) {
             Revocation::Superseded
         } else {
             Revocation::Clear

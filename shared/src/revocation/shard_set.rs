@@ -62,6 +62,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// How many serials the shard has.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Its size in the table, without the shard's number.
     #[cfg(feature = "builder")]
     pub(super) const BYTES: usize = 28;
@@ -284,10 +289,6 @@ pub(super) mod build {
                 low_words: (count * u64::from(low_bits)).div_ceil(64) as u32,
             };
             Self { high_words: entry.high_bits().div_ceil(64) as u32, ..entry }
-        }
-
-        pub(in super::super) const fn count(&self) -> u64 {
-            self.count
         }
 
         pub(in super::super) const fn end(&self) -> u64 {

@@ -1,0 +1,78 @@
+// Which requests are let through, and what their tokens need (docs/reference/policy.md). The verifier's module decides; this file carries text to it, and its
+// answers out.
+
+import bundled from "../edge-policy.json";
+import { problem } from "./answers.ts";
+import type { Env } from "./settings.ts";
+import type { Staleness } from "./staleness.ts";
+import type { Identity, VerifierExports } from "./verifier.ts";
+
+/** Headers by which some servers let a client say another method, or another path, than the one that was decided about. */
+const OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+
+/** The route that decides about a request. */
+export interface Route {
+  readonly place: number;
+  /** No token is looked at. */
+  readonly anonymous: boolean;
+  readonly staleness: Staleness;
+}
+
+export class RoutePolicy {
+  readonly #wasm: VerifierExports;
+
+  /** The one that is deployed: the variable, or else the bundled file. Undefined: there is none. Throws an Error that names all that is wrong with it. */
+  static read(wasm: VerifierExports, env: Env): RoutePolicy | undefined {
+    const given: unknown = env.ROUTE_POLICY ?? bundled;
+    if (given === null || given === "") return undefined;
+    return new RoutePolicy(wasm, typeof given === "string" ? given : JSON.stringify(given));
+  }
+
+  /** `wasm`: must know the audiences. */
+  constructor(wasm: VerifierExports, text: string) {
+    this.#wasm = wasm;
+    if (wasm.load_policy(this.#write(text)) < 0) throw new Error(`the route policy: ${this.#output().replaceAll("\n", "; ")}`);
+  }
+
+  /** What a request needs; or the answer to one that nothing would let through. */
+  decide({ method, url }: Request): Route | Response {
+    // That of which the upstream's URL is made, too.
+    const { pathname } = new URL(url);
+    const place = this.#wasm.route(method.length, this.#write(method + pathname));
+    if (place === -2) return problem(400, "ambiguous_path", `${this.#output()}.`);
+    if (place < 0) return problem(403, "route_denied", "The policy lets no request through here.");
+    const [kind, fresh, usable, whenUnknown] = this.#output().split(" ");
+    return {
+      place,
+      anonymous: kind === "anonymous",
+      staleness: { freshMs: Number(fresh) * 1000, usableMs: Number(usable) * 1000, whenUnknown: whenUnknown === "serve" ? "serve" : "refuse" },
+    };
+  }
+
+  /** The answer to who holds a token that holds, and lacks what the route needs. */
+  refusal({ place }: Route, { audience, scope, tenant, agentType }: Identity): Response | undefined {
+    if (this.#wasm.admits(place, this.#write([audience, scope, tenant, agentType].join("\n"))) === 0) return undefined;
+    const [reason = "", challenge = "", description = ""] = this.#output().split("\n");
+    return problem(403, reason, `${description}.`, challenge === "" ? {} : { "www-authenticate": challenge });
+  }
+
+  /** Takes out of a request's headers what would have the upstream do something else than was decided about. */
+  static dropOverrides(headers: Headers): void {
+    for (const name of [...headers.keys()]) {
+      if (OVERRIDES.includes(name.replaceAll("_", "-"))) headers.delete(name);
+    }
+  }
+
+  #write(text: string): number {
+    // Nothing is awaited between this and the call. Three bytes are the most that UTF-8 needs for one UTF-16 code unit.
+    const start = this.#wasm.input(text.length * 3);
+    return encoder.encodeInto(text, new Uint8Array(this.#wasm.memory.buffer, start, text.length * 3)).written;
+  }
+
+  #output(): string {
+    return decoder.decode(new Uint8Array(this.#wasm.memory.buffer, this.#wasm.output_ptr(), this.#wasm.output_len()));
+  }
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
