@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { after, before, describe, test } from "node:test";
 
 import { AUDIENCE } from "../fake-issuer.mjs";
-import { startWorld } from "./support.mjs";
+import { startWorld, until } from "./support.mjs";
 
 const POLICY = {
   version: 1,
@@ -24,7 +24,7 @@ const POLICY = {
 describe("route policy", () => {
   let world;
   before(async () => {
-    world = await startWorld({ vars: { ROUTE_POLICY: JSON.stringify(POLICY) } });
+    world = await startWorld({ vars: { ROUTE_POLICY: POLICY } });
     await world.settle();
     world.beat();
   });
@@ -92,6 +92,35 @@ describe("route policy", () => {
     // What everybody reads alike is let through as it came.
     assert.equal((await raw("/reports/a%20b?x=/admin/../y")).split(" ")[1], "200");
     assert.equal(world.upstream.seen[0].url, "/base/reports/a%20b?x=/admin/../y");
+  });
+});
+
+describe("staleness by route", () => {
+  let world;
+  before(async () => {
+    const routes = [
+      { path: "/strict", fresh_seconds: 2, usable_seconds: 2 },
+      { path: "/usual" },
+      { path: "/open", fresh_seconds: 2, usable_seconds: 2, when_unknown: "serve" },
+    ];
+    world = await startWorld({ vars: { ROUTE_POLICY: JSON.stringify({ version: 1, routes }) } });
+    await world.settle();
+  });
+  after(() => world.stop());
+
+  test("one refuses what another one still serves", async () => {
+    const { token } = world.issuer.token();
+    for (const path of ["/strict", "/usual", "/open"]) assert.equal((await world.get(token, { path })).status, 200, path);
+    // No heartbeat comes.
+    await until(10_000, () => world.get(token, { path: "/strict" }), ({ status }) => status === 503);
+    const usual = await world.get(token, { path: "/usual" });
+    assert.equal(usual.status, 200);
+    assert.equal((await usual.json()).headers["x-countersign-revocations"], undefined);
+    const open = await world.get(token, { path: "/open" });
+    assert.equal(open.status, 200);
+    const { headers } = await open.json();
+    assert.equal(headers["x-countersign-revocations"], "unknown");
+    assert.ok(Number(headers["x-countersign-revocations-age-ms"]) > 2_000);
   });
 });
 
