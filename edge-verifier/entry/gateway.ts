@@ -35,8 +35,12 @@ export function theIsolate(env: Env, request: Request): Isolate {
     verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
     const policy = RoutePolicy.read(wasm, env);
     const keys = new KeyFeed(verifier, settings);
-    const revocations = new RevocationFeed(verifier, settings, env, keys, request.cf as Place);
-    isolate = { settings, verifier, keys, revocations, policy };
+    const giveUp = () => {
+      if (isolate === made) isolate = undefined;
+    };
+    const revocations = new RevocationFeed(verifier, settings, env, keys, request.cf as Place, giveUp);
+    const made: Isolate = { settings, verifier, keys, revocations, policy };
+    isolate = made;
   }
   return isolate;
 }
@@ -104,6 +108,14 @@ export async function health(request: Request, env: Env, ctx: ExecutionContext):
   } catch (error) {
     return misconfigured(error);
   }
+  try {
+    return await healthOf(held, ctx);
+  } catch (error) {
+    return failed(held, error);
+  }
+}
+
+async function healthOf(held: Isolate, ctx: ExecutionContext): Promise<Response> {
   const isCurrent = (await held.revocations.ready(ctx)) !== "refuse";
   const hasKeys = await held.keys.ready(ctx);
   const head = held.verifier.head();

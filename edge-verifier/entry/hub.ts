@@ -7,29 +7,38 @@ import { alarm } from "./refresh.ts";
 import type { Env } from "./settings.ts";
 import { type ControlHub, startControl } from "./wasm.ts";
 
-let control: ReturnType<typeof startControl> | undefined;
+/** How long a hub may take to begin its answer: it holds none back for longer than three seconds. */
+const ANSWER_MS = 6_000;
+
+/** All hubs of the isolate are in one instance of the module. It is replaced when it has failed, and then each of them begins afresh, from what is stored. */
+let instance: { readonly control: ReturnType<typeof startControl> } | undefined;
 
 export class RevocationHub extends DurableObject<Env> {
-  #hub: ControlHub;
-
-  constructor(state: DurableObjectState, env: Env) {
-    super(state, env);
-    control ??= startControl();
-    this.#hub = new control.RevocationHub(state, env);
-  }
+  #made: { readonly by: typeof instance; readonly hub: ControlHub } | undefined;
 
   override async fetch(request: Request): Promise<Response> {
+    instance ??= { control: startControl() };
+    const by = instance;
+    if (this.#made?.by !== by) this.#made = { by, hub: new by.control.RevocationHub(this.ctx, this.env) };
+    // A trap in what the module does later leaves its promise open for ever.
+    let timer: number | null = null;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Late()), ANSWER_MS);
+    });
     try {
-      return await this.#hub.fetch(request);
+      return await Promise.race([this.#made.hub.fetch(request), late]);
     } catch (error) {
-      // A trap leaves the module in no usable state: begin afresh, from what is stored.
-      if (error instanceof WebAssembly.RuntimeError) {
-        control = startControl();
-        this.#hub = new control.RevocationHub(this.ctx, this.env);
-      }
+      const isBroken = error instanceof WebAssembly.RuntimeError || error instanceof Late;
+      if (isBroken && instance === by) instance = undefined;
       throw error;
+    } finally {
+      clearTimeout(timer);
     }
   }
+}
+
+class Late extends Error {
+  override readonly message = `the hub's module didn't answer within ${ANSWER_MS} ms`;
 }
 
 /** None is longer (MAX_HEAD_BYTES in shared/src/revocation/head.rs, MAX_KEY_STATEMENT_BYTES in shared/src/key_statement.rs). */

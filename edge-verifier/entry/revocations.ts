@@ -50,6 +50,7 @@ export class RevocationFeed {
   #keysRefusedAt = -Infinity;
   /** When, by our clock, what we hold was last known to be all there is; durations only, so no two clocks are compared. */
   #currentAt = -Infinity;
+  readonly #onTrap: () => void;
   #askedAt = -Infinity;
   /** By name, when a hub failed last. */
   readonly #failedAt = new Map<string, number>();
@@ -60,9 +61,13 @@ export class RevocationFeed {
   #lifeSignAt = -Infinity;
   #listensTo: string | undefined;
 
-  /** `keys` gets the key statements that come with the answers; `place`: where this isolate's requests come from. */
-  constructor(verifier: Verifier, settings: Settings, env: Env, keys: KeyFeed, place: Place) {
+  /**
+   * `keys` gets the key statements that come with the answers; `place`: where this isolate's requests come from; `onTrap` is called when the
+   * verifier's module has failed, and is in no usable state any more.
+   */
+  constructor(verifier: Verifier, settings: Settings, env: Env, keys: KeyFeed, place: Place, onTrap: () => void) {
     this.#verifier = verifier;
+    this.#onTrap = onTrap;
     this.#keys = keys;
     this.#hubs = hubsInOrder(env.REVOCATION_HUB, settings.hubs, place, draw());
     this.#objects = env.REVOCATION_OBJECTS;
@@ -117,6 +122,7 @@ export class RevocationFeed {
         if (!hasRoom) await scheduler.wait(NO_ROOM_MS * (0.75 + Math.random() / 2));
       } catch (error) {
         // Whoever took over says for itself how it fares.
+        this.#noteTrap(error);
         if (listener !== this.#newestListener) return;
         this.#failedAt.set(hub.name, Date.now());
         alarm("revocation_refresh_failed", error);
@@ -228,6 +234,7 @@ export class RevocationFeed {
         this.#askedAt = Date.now();
         return;
       } catch (error) {
+        this.#noteTrap(error);
         this.#askedAt = Date.now();
         this.#failedAt.set(hub.name, this.#askedAt);
         alarm("revocation_refresh_failed", error);
@@ -287,9 +294,15 @@ export class RevocationFeed {
     try {
       await this.#keys.take(statement);
     } catch (error) {
+      this.#noteTrap(error);
       this.#keysRefusedAt = Date.now();
       alarm("key_statement_refused", error);
     }
+  }
+
+  /** Beside requests, too: else an isolate that is too old to decide anything would never meet the trap again, and stay so. */
+  #noteTrap(error: unknown): void {
+    if (error instanceof WebAssembly.RuntimeError) this.#onTrap();
   }
 
   /** Takes a head into force, with its base. What is held stays in force if that fails. */

@@ -15,8 +15,9 @@ export interface VerifiedToken {
   generation: number;
 }
 
-/** How many tokens are kept in each of the two halves. */
+/** How many tokens are kept in each of the two halves, and how many characters of them at most. */
 const HALF = 2_048;
+const HALF_CHARACTERS = 2 * 1024 * 1024;
 /** How long a verified signature counts, in seconds; never longer than the token. */
 export const KEPT_SECONDS = 300;
 
@@ -27,6 +28,8 @@ export const KEPT_SECONDS = 300;
 export class VerifiedTokens {
   #newer = new Map<string, VerifiedToken>();
   #older = new Map<string, VerifiedToken>();
+  /** Of the newer half; what was deleted since counts too. */
+  #characters = 0;
   readonly #forget: (held: number) => void;
 
   /** `forget` is called with each token's number when it is gone. */
@@ -63,13 +66,16 @@ export class VerifiedTokens {
       for (const { held } of half.values()) this.#forget(held);
       half.clear();
     }
+    this.#characters = 0;
   }
 
   #put(token: string, entry: VerifiedToken): void {
-    if (this.#newer.size >= HALF) {
+    this.#characters += token.length;
+    if (this.#newer.size >= HALF || this.#characters > HALF_CHARACTERS) {
       for (const { held } of this.#older.values()) this.#forget(held);
       this.#older = this.#newer;
       this.#newer = new Map();
+      this.#characters = token.length;
     }
     this.#newer.set(token, entry);
   }

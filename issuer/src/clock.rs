@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use countersign_shared::UnixTime;
 use time::OffsetDateTime;
 
+/// By how much a verifier's clock may be slow, in seconds: for so long what a token says is kept after it has expired.
+pub const SLOW_CLOCKS: i64 = 3600;
+
 /// The current time, in whole seconds.
 pub fn now() -> UnixTime {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -23,11 +23,12 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use crate::app::App;
 use crate::clock;
+use crate::clock::SLOW_CLOCKS;
 use crate::config::IssuerUrl;
 use crate::domain::signing_key::HEAD_SECONDS;
 use crate::keys::{SignError, Signer};
 use crate::storage::StorageError;
-use crate::storage::status_lists::{self as storage, SLOW_CLOCKS};
+use crate::storage::status_lists as storage;
 
 /// `typ` of a Status List Token (§5.1).
 pub const STATUS_LIST_TYPE: &str = "statuslist+jwt";
@@ -60,6 +61,8 @@ pub struct StatusLists {
     /// How long others may go without asking again, in seconds.
     ttl: u32,
     slots: std::sync::Mutex<BTreeMap<Shard, Slot>>,
+    /// When it was seen that a shard has none.
+    absent: std::sync::Mutex<BTreeMap<Shard, Instant>>,
     /// One is made at a time.
     making: Semaphore,
     /// No entry of the outbox can come before this one any more.
@@ -170,6 +173,7 @@ impl StatusLists {
         Self {
             ttl,
             slots: std::sync::Mutex::default(),
+            absent: std::sync::Mutex::default(),
             making: Semaphore::new(1),
             settled: AtomicI64::new(0),
             listed: Mutex::default(),
@@ -187,6 +191,18 @@ impl StatusLists {
         slots.retain(|shard, _| is_kept(*shard, now));
         slots.entry(shard).or_default().clone()
     }
+
+    /// Whether it was seen a moment ago that `shard` has none: whoever asks again and again costs no query each.
+    fn is_absent(&self, shard: Shard) -> bool {
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.get(&shard).is_some_and(|seen| seen.elapsed() < LOOK)
+    }
+
+    fn note_absent(&self, shard: Shard) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.retain(|_, seen| seen.elapsed() < LOOK);
+        absent.insert(shard, Instant::now());
+    }
 }
 
 fn is_kept(shard: Shard, now: UnixTime) -> bool {
@@ -201,6 +217,9 @@ pub async fn read(app: &Arc<App>, shard: Shard) -> Result<Option<Arc<Published>>
         return Ok(None);
     }
     let slot = app.status_lists.slot(shard, now).lock_owned().await;
+    if app.status_lists.is_absent(shard) {
+        return Ok(None);
+    }
     if let Some(held) = slot.as_ref()
         && held.looked.elapsed() < LOOK
         && app.keys.token_signer(None).await?.key().kid() == held.kid
@@ -240,6 +259,7 @@ async fn refresh(
     let seen = held.map_or_else(|| lists.settled.load(Ordering::Relaxed), |held| held.seen.0);
     let Some(look) = storage::look(&app.database, shard, seen).await? else {
         *slot = None;
+        lists.note_absent(shard);
         return Ok(None);
     };
     lists.settled.fetch_max(look.settled, Ordering::Relaxed);

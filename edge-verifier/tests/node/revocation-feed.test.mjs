@@ -49,7 +49,7 @@ describe("revocation feed", () => {
       hubs: { shards: 1, regions: [] },
       jwksUrl: `${issuer.url}/.well-known/jwks.json`,
     };
-    feed = new RevocationFeed(verifier, settings, env, new KeyFeed(verifier, settings), undefined);
+    feed = new RevocationFeed(verifier, settings, env, new KeyFeed(verifier, settings), undefined, () => undefined);
   });
   afterEach(() => mock.restoreAll() ?? mock.timers.reset());
 

@@ -145,3 +145,15 @@ test("the table is bounded, and says which tokens are gone, each once", () => {
   assert.equal(gone.length, 10_001);
   assert.equal(table.get("t0"), undefined);
 });
+
+test("the table is bounded by what it holds, too", () => {
+  let held = 0;
+  const table = new VerifiedTokens(() => (held -= 1));
+  for (let n = 0; n < 3_000; n++) {
+    const token = `${n}`.padEnd(8_000, "x");
+    table.set(token, { verdict: undefined, held: n, from: 0, until: 1, generation: 0 });
+    held += 1;
+    assert.ok(held * 8_000 <= 4 * 1024 * 1024 + 16_000, `${held} of 8,000 characters`);
+  }
+  assert.ok(held > 200, `${held} are kept`);
+});

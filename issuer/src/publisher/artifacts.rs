@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use countersign_shared::revocation::{BaseBuilder, Contents, FormatError, Head, Rule, encode_delta, hex};
 use countersign_shared::{Coordinate, KeySet, KeyStatement, Shard, UnixTime};
 
+use crate::clock::SLOW_CLOCKS;
 use crate::domain::publication::Figures;
 use crate::domain::signing_key::HEAD_SECONDS;
 use crate::domain::tenant::MAX_LIFETIME_SECONDS;
@@ -29,8 +30,6 @@ const DELTA_AGE: Duration = Duration::from_mins(10);
 /// Even a base that nothing was added to is made anew after this time: its expired shards fall out, and should its store have lost it, it
 /// is there again.
 const BASE_AGE: Duration = Duration::from_hours(1);
-/// Shards are kept for this long after their tokens have expired, in seconds: a verifier's clock may be slow.
-const SLOW_CLOCKS: i64 = 3600;
 /// How long a verifier may go on reading from a cache, in seconds (edge-verifier/entry/revocations.ts).
 const KV_CACHE: i64 = 60;
 /// For how long an object stays in its store after the last head was signed that names it: until that head has expired by the slowest clock.

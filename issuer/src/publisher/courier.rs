@@ -99,8 +99,9 @@ async fn run(
                     let error = cause.to_string();
                     let superseded_by = match cause {
                         SinkError::Superseded { epoch, seq } => Some((epoch, seq)),
-                        SinkError::Failed(_) => None,
+                        SinkError::Failed(_) | SinkError::Incomplete(_) => None,
                     };
+                    let goes_on = matches!(cause, SinkError::Incomplete(_));
                     report.send_modify(|delivery| {
                         delivery.failing_since = Some((failure.since, failure.since_when));
                         delivery.error = Some(error);
@@ -110,7 +111,12 @@ async fn run(
                     if superseded_by.is_some() {
                         break;
                     }
-                    if !failure.pause(&inbox).await {
+                    let waited = if goes_on {
+                        failure.pause_unless_newer(&mut inbox).await
+                    } else {
+                        failure.pause(&inbox).await
+                    };
+                    if !waited {
                         return;
                     }
                 }
@@ -141,13 +147,28 @@ impl Failure {
         warn!(sink, failing_for_ms, "publishing fails, trying on: {cause}");
     }
 
-    /// Waits, a little longer each time, by a random half; false when there is nothing to wait for any more.
-    async fn pause(&mut self, inbox: &watch::Receiver<Option<Parcel>>) -> bool {
+    /// How long to wait: a little longer each time, by a random half.
+    fn next_pause(&mut self) -> Duration {
         let pause = self.pause / 2 + self.pause.mul_f64(f64::from(random_byte()) / 512.0);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
+    /// Waits; false when there is nothing to wait for any more.
+    async fn pause(&mut self, inbox: &watch::Receiver<Option<Parcel>>) -> bool {
+        let pause = self.next_pause();
         tokio::select! {
             () = tokio::time::sleep(pause) => true,
             closed = closed(inbox) => closed,
+        }
+    }
+
+    /// The same, but what is newer needn't wait: there is somebody who takes it.
+    async fn pause_unless_newer(&mut self, inbox: &mut watch::Receiver<Option<Parcel>>) -> bool {
+        let pause = self.next_pause();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            newer = inbox.changed() => newer.is_ok(),
         }
     }
 }

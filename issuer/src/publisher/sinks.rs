@@ -69,6 +69,8 @@ pub(super) const MAX_DELETED: usize = 10_000;
 pub(super) enum SinkError {
     /// Worth trying again: no connection, or an answer other than the expected one.
     Failed(String),
+    /// Some of the hubs have taken it. The others have to be told again, and these must not wait for them with what is newer.
+    Incomplete(String),
     /// The hub holds a newer head, or key statement, than this one.
     Superseded {
         /// Of the one it holds.
@@ -81,7 +83,7 @@ pub(super) enum SinkError {
 impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(cause) => f.write_str(cause),
+            Self::Failed(cause) | Self::Incomplete(cause) => f.write_str(cause),
             Self::Superseded { epoch, seq } => {
                 write!(f, "it holds a newer one (epoch {epoch}, {seq})")
             }
@@ -253,6 +255,29 @@ async fn send(request: RequestBuilder) -> Result<Response, SinkError> {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Err(SinkError::Failed(format!("it refuses our secret ({})", response.status().as_u16())))
         }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            let said = response.json::<Incomplete>().await.ok().filter(|said| said.code == "HUBS_INCOMPLETE");
+            Err(match said {
+                Some(Incomplete { details, .. }) if details.failing.len() < details.hubs => {
+                    let (failing, hubs) = (details.failing.len(), details.hubs);
+                    SinkError::Incomplete(format!("{failing} of {hubs} hubs fail"))
+                }
+                _ => SinkError::Failed("it answered 503".into()),
+            })
+        }
         status => Err(SinkError::Failed(format!("it answered {}", status.as_u16()))),
     }
+}
+
+/// The edge's answer where some of its hubs fail, as far as it matters here.
+#[derive(Deserialize)]
+struct Incomplete {
+    code: String,
+    details: IncompleteDetails,
+}
+
+#[derive(Deserialize)]
+struct IncompleteDetails {
+    hubs: usize,
+    failing: Vec<serde::de::IgnoredAny>,
 }

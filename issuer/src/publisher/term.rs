@@ -154,7 +154,8 @@ impl<'t> Term<'t> {
     /// count past the hub and be believed, without what was revoked since; the hub refuses it here, until an operator raises the epoch.
     async fn confirm(&mut self) -> Result<(), Ended> {
         while self.position.base.is_some() {
-            let parcel = self.send_head(clock::now()).await;
+            let as_of = self.leadership.now().await?;
+            let parcel = self.send_head(as_of).await;
             let next_try = sleep_until(Instant::now() + HEARTBEAT);
             tokio::pin!(next_try);
             loop {
@@ -237,7 +238,9 @@ impl<'t> Term<'t> {
     /// Reads what is queued and sends a head that has it.
     async fn publish(&mut self) -> Result<(), Ended> {
         self.leadership.drain();
-        let mut as_of = clock::now(); // from before the database is read
+        // From before anything is read. The hub refuses to count a head as news whose time is earlier than the last one's, so it mustn't be our own
+        // clock's, which may be behind that of who led before.
+        let mut as_of = self.leadership.now().await?;
         let began = Instant::now();
         self.is_behind = false;
         loop {

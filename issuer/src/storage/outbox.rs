@@ -103,6 +103,17 @@ impl Leadership {
         .await
     }
 
+    /// The database's time: all who lead in turn go by the same clock.
+    pub async fn now(&mut self) -> Result<UnixTime, StorageError> {
+        bounded(async {
+            let now = sqlx::query_scalar!(
+                r#"select floor(extract(epoch from clock_timestamp()))::bigint as "now!""#
+            );
+            Ok(UnixTime(now.fetch_one(&mut self.connection).await?))
+        })
+        .await
+    }
+
     /// Gives committed rows that have none their `seq`, in one transaction, and returns them with the position after them. A row that is
     /// committed later gets a later `seq`, whenever its transaction began: nothing is skipped.
     pub async fn sequence(&mut self) -> Result<(Position, Vec<Entry>), StorageError> {

@@ -3,20 +3,17 @@
 use countersign_shared::{AgentId, Coordinate, CredentialId, Shard, TenantId, UnixTime};
 
 use super::{Database, StorageError};
+use crate::clock::SLOW_CLOCKS;
 use crate::domain::tenant::MAX_LIFETIME_SECONDS;
 
 /// How long it takes until it is certain that no transaction is under way any more that took an earlier `outbox_id`: three times as long as any gets.
 const SETTLED_SECONDS: f64 = 30.0;
 /// How long tokens may still come that a rule ends which is there already: from a replica that hasn't heard of it, with as much time as a request gets.
 const RIPE_SECONDS: f64 = 15.0;
-/// Who has seen nothing yet looks at so many entries: more than come while any is unsettled.
-const UNSETTLED: i64 = 100_000;
 /// What reading all of a shard may take, in milliseconds.
 const PATIENCE: &str = "60000";
 /// Rows removed at a time.
 const BATCH: i64 = 10_000;
-/// For how long lists are kept after their tokens have expired, in seconds: a verifier's clock may be slow.
-pub const SLOW_CLOCKS: i64 = 3600;
 
 /// A token that says where its status can be read.
 #[derive(Debug, Clone)]
@@ -57,7 +54,8 @@ pub async fn look(database: &Database, shard: Shard, seen: i64) -> Result<Option
     let row = sqlx::query!(
         r#"with base as (
                select case when $2::bigint > 0 then $2::bigint
-                           else greatest((select max(outbox_id) from revocation_outbox) - $5::bigint, 0) end as id
+                           else coalesce((select outbox_id from revocation_outbox where extract(epoch from now() - queued_at)::float8 > $3
+                                          order by outbox_id desc limit 1), 0) end as id
            ), news as materialized (
                select outbox_id, (shard = $1) is true or rule_level is not null as concerned, rule_level is not null as is_rule,
                       extract(epoch from now() - queued_at)::float8 as age
@@ -75,7 +73,6 @@ pub async fn look(database: &Database, shard: Shard, seen: i64) -> Result<Option
         seen,
         SETTLED_SECONDS,
         RIPE_SECONDS,
-        UNSETTLED,
     )
     .fetch_optional(&database.installation)
     .await?;

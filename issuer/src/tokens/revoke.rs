@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::clock;
+use crate::clock::{self, SLOW_CLOCKS};
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::text_enum;
 use crate::keys::ServerSecrets;
@@ -121,8 +121,8 @@ pub async fn mark(app: &App, jtis: &[Jti]) {
     }
 }
 
-/// Until every token of the shard has expired.
+/// Until every token of the shard has expired, by slow clocks too.
 fn seconds_left(jti: Jti) -> u64 {
-    let left = jti.coordinate().shard.ends_at().0 - clock::now().0;
+    let left = jti.coordinate().shard.ends_at().plus(SLOW_CLOCKS).0 - clock::now().0;
     left.try_into().unwrap_or(0)
 }
