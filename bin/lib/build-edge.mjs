@@ -58,7 +58,7 @@ export async function buildModule({ name, crate, profile = "wasm", manifest, out
   });
   const file = crate.replaceAll("-", "_");
   const compiled = path.join(await targetDir(), "wasm32-unknown-unknown", profile, `${file}.wasm`);
-  const digest = crypto.createHash("sha256").update(fs.readFileSync(compiled)).update(`wasm-bindgen ${tool.version} ${FEATURES}`).digest("hex");
+  const digest = crypto.createHash("sha256").update(fs.readFileSync(compiled)).update(`wasm-bindgen ${tool.version} ${FEATURES} glue 2`).digest("hex");
   const stamp = path.join(out, ".built-from");
   const fresh = readIfThere(stamp) !== digest;
   if (fresh) {
@@ -77,12 +77,28 @@ export async function buildModule({ name, crate, profile = "wasm", manifest, out
     fs.renameSync(`${wasm}.small`, wasm);
     // wasm-bindgen types what it exports to pages; the entry script uses the glue itself.
     fs.writeFileSync(path.join(partial, `${file}_bg.d.ts`), "export function __wbg_set_wasm(exports: WebAssembly.Exports): void;\n");
+    await writeGlueFactory(partial, file);
     fs.writeFileSync(path.join(partial, ".built-from"), digest);
     fs.rmSync(out, { recursive: true, force: true });
     fs.renameSync(partial, out);
   }
   const bytes = fs.readFileSync(path.join(out, `${file}_bg.wasm`));
   return { fresh, bytes: bytes.length, gzipped: zlib.gzipSync(bytes, { level: 9 }).length };
+}
+
+/**
+ * wasm-bindgen's glue remembers the memory of one instance. An instance that takes the place of a failed one needs glue of its own: what the failed one left
+ * behind would go on in the new one's memory otherwise.
+ */
+async function writeGlueFactory(folder, file) {
+  const esbuild = await import("esbuild");
+  const { outputFiles } = await esbuild.build({
+    entryPoints: [path.join(folder, `${file}_bg.js`)], bundle: true, write: false, format: "iife", globalName: "glue", target: "es2024", logLevel: "error",
+  });
+  const factory = `// Made by bin/lib/build-edge.mjs.\nexport function makeGlue() {\n${outputFiles[0].text}return glue;\n}\n`;
+  fs.writeFileSync(path.join(folder, `${file}_glue.js`), factory);
+  const types = "/** The glue of wasm-bindgen, for one instance. */\nexport function makeGlue(): { __wbg_set_wasm(exports: WebAssembly.Exports): void };\n";
+  fs.writeFileSync(path.join(folder, `${file}_glue.d.ts`), types);
 }
 
 /**

@@ -5,31 +5,28 @@ import { problem } from "./answers.ts";
 import { type Hub, allHubs, readHubPlan } from "./hubs.ts";
 import { alarm } from "./refresh.ts";
 import type { Env } from "./settings.ts";
-import { type ControlHub, startControl } from "./wasm.ts";
+import { type ControlHub, startHub } from "./wasm.ts";
 
 /** How long a hub may take to begin its answer: it holds none back for longer than three seconds. */
 const ANSWER_MS = 6_000;
 
-/** All hubs of the isolate are in one instance of the module. It is replaced when it has failed, and then each of them begins afresh, from what is stored. */
-let instance: { readonly control: ReturnType<typeof startControl> } | undefined;
-
 export class RevocationHub extends DurableObject<Env> {
-  #made: { readonly by: typeof instance; readonly hub: ControlHub } | undefined;
+  #hub: ControlHub | undefined;
 
   override async fetch(request: Request): Promise<Response> {
-    instance ??= { control: startControl() };
-    const by = instance;
-    if (this.#made?.by !== by) this.#made = { by, hub: new by.control.RevocationHub(this.ctx, this.env) };
+    this.#hub ??= startHub(this.ctx, this.env);
+    const hub = this.#hub;
     // A trap in what the module does later leaves its promise open for ever.
     let timer: number | null = null;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Late()), ANSWER_MS);
     });
     try {
-      return await Promise.race([this.#made.hub.fetch(request), late]);
+      return await Promise.race([hub.fetch(request), late]);
     } catch (error) {
+      // It is in no usable state: the next one begins afresh, from what is stored.
       const isBroken = error instanceof WebAssembly.RuntimeError || error instanceof Late;
-      if (isBroken && instance === by) instance = undefined;
+      if (isBroken && this.#hub === hub) this.#hub = undefined;
       throw error;
     } finally {
       clearTimeout(timer);

@@ -1,6 +1,6 @@
 // The WebAssembly modules, as wrangler bundles them.
 
-import * as controlGlue from "../build/control/countersign_edge_control_bg.js";
+import { makeGlue } from "../build/control/countersign_edge_control_glue.js";
 import controlModule from "../build/control/countersign_edge_control_bg.wasm";
 import * as verifierGlue from "../build/verifier/countersign_edge_verifier_bg.js";
 import verifierModule from "../build/verifier/countersign_edge_verifier_bg.wasm";
@@ -29,8 +29,10 @@ export interface ControlHub {
   fetch(request: Request): Promise<Response>;
 }
 
-/** Everything else: instantiated where it is used first. */
-export function startControl(): { RevocationHub: new (state: DurableObjectState, env: object) => ControlHub } {
-  instantiate("countersign_edge_control", controlModule, controlGlue);
-  return controlGlue as unknown as ReturnType<typeof startControl>;
+/** A hub in an instance of its own: what one does to its memory is no other's concern. */
+export function startHub(state: DurableObjectState, env: object): ControlHub {
+  const glue = makeGlue();
+  instantiate("countersign_edge_control", controlModule, glue);
+  const { RevocationHub } = glue as unknown as { RevocationHub: new (state: DurableObjectState, env: object) => ControlHub };
+  return new RevocationHub(state, env);
 }
