@@ -5,6 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 
+import * as edge from "./benches/edge.mjs";
 import * as revocation from "./benches/revocation.mjs";
 import * as scale from "./benches/scale.mjs";
 import { refuseUsage, runCommand } from "./lifecycle.mjs";
@@ -31,7 +32,7 @@ import { stateDir } from "./paths.mjs";
  */
 
 /** @type {Record<string, Bench>} */
-const BENCHES = { revocation, scale };
+const BENCHES = { edge, revocation, scale };
 
 const HELP = `bin/bench: runs a benchmark. What it compares runs side by side, in turns, on servers of its own.
 

@@ -19,8 +19,8 @@ import { cargo, ensureWasmBindgen, targetDir } from "./rust.mjs";
 import { wranglerCommand } from "./npm.mjs";
 
 const MODULES = [
-  { name: "verifier", crate: "countersign-edge-verifier" },
-  { name: "control", crate: "countersign-edge-control" },
+  { name: "verifier", crate: "countersign-edge-verifier", profile: "wasm-fast" },
+  { name: "control", crate: "countersign-edge-control", profile: "wasm" },
 ];
 
 /** The WebAssembly features that rustc uses by default, and SIMD: workerd has them all. */
@@ -35,8 +35,8 @@ export async function buildEdge({ progress = () => {} } = {}) {
   const { program, version } = await ensureWasmBindgen((status) => progress(`wasm-bindgen ${status}`));
   const built = [];
   const sizes = [];
-  for (const { name, crate } of MODULES) {
-    const module = { name, crate, out: path.join(edgeBuildDir, name), tool: { program, version }, progress };
+  for (const { name, crate, profile } of MODULES) {
+    const module = { name, crate, profile, out: path.join(edgeBuildDir, name), tool: { program, version }, progress };
     const { fresh, bytes, gzipped } = await buildModule(module);
     if (fresh) built.push(name);
     sizes.push({ name, bytes, gzipped });
@@ -46,18 +46,18 @@ export async function buildEdge({ progress = () => {} } = {}) {
 
 /**
  * Builds one module, unless it is up to date.
- * @param {{name: string, crate: string, manifest?: string, out: string, tool: {program: string, version: string}, progress: (status: string) => void}} module
- *   `manifest`: of a crate that isn't in the workspace
+ * @param {{name: string, crate: string, profile?: string, manifest?: string, out: string, tool: {program: string, version: string}, progress: (status: string) => void}} module
+ *   `profile`: of Cargo.toml; `manifest`: of a crate that isn't in the workspace
  */
-export async function buildModule({ name, crate, manifest, out, tool, progress }) {
+export async function buildModule({ name, crate, profile = "wasm", manifest, out, tool, progress }) {
   const place = manifest ? ["--manifest-path", manifest, "--target-dir", await targetDir()] : ["-p", crate];
-  await cargo(["build", "--profile", "wasm", "--target", "wasm32-unknown-unknown", "--lib", ...place], {
+  await cargo(["build", "--profile", profile, "--target", "wasm32-unknown-unknown", "--lib", ...place], {
     log: path.join(toolsDir, `build-${name}.log`),
     failure: `the ${name} module doesn't compile`,
     progress: (status) => progress(`${name} ${status}`),
   });
   const file = crate.replaceAll("-", "_");
-  const compiled = path.join(await targetDir(), "wasm32-unknown-unknown", "wasm", `${file}.wasm`);
+  const compiled = path.join(await targetDir(), "wasm32-unknown-unknown", profile, `${file}.wasm`);
   const digest = crypto.createHash("sha256").update(fs.readFileSync(compiled)).update(`wasm-bindgen ${tool.version} ${FEATURES}`).digest("hex");
   const stamp = path.join(out, ".built-from");
   const fresh = readIfThere(stamp) !== digest;

@@ -59,35 +59,103 @@ export async function edgeReady(url, { child, timeoutMs = 60_000 } = {}) {
 }
 
 /**
+ * @typedef {object} LocalEdge
+ * @property {string} url
+ * @property {string[]} isolates where each of them is; the first one is at `url` and comes to the hubs directly, the others through `break`
+ * @property {string} kvApiBase
+ * @property {string} kvNamespaceId
+ * @property {(name: string, request: string, init?: object) => Promise<any>} hub asks a hub itself, as isolates do
+ * @property {(name: string, fault: "" | "throws" | "hangs" | "delays" | `is ${string}`) => Promise<void>} break what happens from now on to whoever comes to a hub through any but the
+ *   first isolate; breaks off what is open. `delays`: what the hub says comes two seconds late; `is …`: another
+ *   hub answers
+ * @property {(name: string) => Promise<void>} evictHub restarts a hub, with what it stored
+ * @property {() => Promise<void>} stop
+ * @property {(changes?: Record<string, string>) => Promise<void>} restart a new workerd at the same address, with what `persist` kept; `changes` to the variables
+ */
+
+/** Stands before each hub in tests: lets everything through, or fails on demand. */
+const FAULTY_HUB = `
+  import { DurableObject } from "cloudflare:workers";
+  export class FaultyHub extends DurableObject {
+    #fault = "";
+    #open = new Set();
+    async fetch(request) {
+      if (new URL(request.url).pathname === "/fault") {
+        this.#fault = await request.text();
+        for (const writer of this.#open) writer.abort("broken off").catch(() => undefined);
+        this.#open.clear();
+        return new Response();
+      }
+      const fault = this.#fault;
+      if (fault === "throws") throw new Error("this hub is down");
+      if (fault === "hangs") await scheduler.wait(20_000);
+      const [, other] = /^is (.*)/.exec(fault) ?? [];
+      const answer = await this.env.HUBS.get(this.env.HUBS.idFromName(other ?? this.ctx.id.name)).fetch(request);
+      if (answer.body === null) return answer;
+      // By hand, so that what is open can be broken off.
+      const { readable, writable } = new TransformStream();
+      const writer = writable.getWriter();
+      this.#open.add(writer);
+      this.ctx.waitUntil((async () => {
+        const coming = [];
+        for await (const chunk of answer.body) {
+          coming.push(scheduler.wait(fault === "delays" ? 2_000 : 0).then(() => writer.write(chunk)));
+          coming.at(-1).catch(() => undefined);
+        }
+        await Promise.all(coming);
+        await writer.close();
+      })().catch(() => undefined).finally(() => this.#open.delete(writer)));
+      return new Response(readable, answer);
+    }
+  }
+  export default { fetch: () => new Response(null, { status: 404 }) };
+`;
+
+/**
  * Runs the bundled Worker (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd, with its Durable Object, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
- * @param {{vars: Record<string, string>, entry?: string, port?: number, persist?: string, verbose?: boolean}} options
- *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here, without hub and namespace;
- *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge
- * @returns {Promise<{url: string, kvApiBase: string, kvNamespaceId: string, stop: () => Promise<void>, restart: () => Promise<void>}>}
- *   `restart`: a new workerd at the same address, with what `persist` kept
+ * @param {{vars: Record<string, string>, entry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number}} options
+ *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here; without hub and namespace unless it is `whole`;
+ *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge; `isolates`: how many
+ *   of the Worker there are, with the same hubs and objects
+ * @returns {Promise<LocalEdge>}
  */
-export async function startEdge({ vars, entry, port = 0, persist, verbose = false }) {
+export async function startEdge({ vars, entry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1 }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
   const bundle = entry ? await bundleEntry(entry) : wholeBundle();
   const wasm = fs.readdirSync(bundle.folder).filter((name) => name.endsWith(".wasm"));
   const { compatibilityDate, compatibilityFlags } = wranglerConfig();
+  const nameOf = (isolate) => (isolate === 0 ? "countersign-edge" : `countersign-edge-${isolate}`);
+  const worker = (isolate) => ({
+    name: nameOf(isolate),
+    modulesRoot: bundle.folder,
+    modules: [
+      { type: /** @type {const} */ ("ESModule"), path: path.join(bundle.folder, "index.js") },
+      ...wasm.map((name) => ({ type: /** @type {const} */ ("CompiledWasm"), path: path.join(bundle.folder, name) })),
+    ],
+    compatibilityDate,
+    compatibilityFlags,
+    bindings: !whole ? vars : { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...vars },
+    ...(whole && {
+      durableObjects: { REVOCATION_HUB: isolate === 0 ? { className: "RevocationHub", useSQLite: true } : { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" } },
+      kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
+    }),
+    // The first one answers at the main address.
+    ...(isolate > 0 && { unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }] }),
+  });
+  const faultyHubs = {
+    name: "faulty-hubs",
+    modules: [{ type: /** @type {const} */ ("ESModule"), path: "index.mjs", contents: FAULTY_HUB }],
+    compatibilityDate,
+    durableObjects: {
+      REVOCATION_HUB: { className: "FaultyHub", useSQLite: true },
+      HUBS: { className: "RevocationHub", useSQLite: true, scriptName: nameOf(0) },
+    },
+  };
   const start = (onPort) =>
     new Miniflare(
       convertV4MiniflareOptions({
-        name: "countersign-edge",
-        modulesRoot: bundle.folder,
-        modules: [
-          { type: "ESModule", path: path.join(bundle.folder, "index.js") },
-          ...wasm.map((name) => ({ type: /** @type {const} */ ("CompiledWasm"), path: path.join(bundle.folder, name) })),
-        ],
-        compatibilityDate,
-        compatibilityFlags,
-        bindings: entry ? vars : { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...vars },
-        ...(!entry && {
-          durableObjects: { REVOCATION_HUB: { className: "RevocationHub", useSQLite: true } },
-          kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
-        }),
+        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(isolates > 1 ? [faultyHubs] : [])],
         unsafeLocalExplorer: true,
         host: "127.0.0.1",
         port: onPort,
@@ -98,6 +166,10 @@ export async function startEdge({ vars, entry, port = 0, persist, verbose = fals
       }),
     );
   let miniflare = start(port);
+  const hubOf = async (worker, name, request, init) => {
+    const hubs = await miniflare.getDurableObjectNamespace("REVOCATION_HUB", worker);
+    return hubs.get(hubs.idFromName(name)).fetch(`https://hub/${request}`, init);
+  };
   const stop = async () => {
     await miniflare.dispose();
     if (bundle.temporary) fs.rmSync(bundle.folder, { recursive: true, force: true });
@@ -108,8 +180,15 @@ export async function startEdge({ vars, entry, port = 0, persist, verbose = fals
       url: url.origin,
       kvApiBase: `${url.origin}/cdn-cgi/local/explorer/api`,
       kvNamespaceId: KV_NAMESPACE_ID,
+      isolates: await Promise.all(
+        Array.from({ length: isolates }, async (_, isolate) => (isolate === 0 ? url : await miniflare.unsafeGetDirectURL(nameOf(isolate))).origin),
+      ),
+      hub: (name, request, init) => hubOf(nameOf(0), name, request, init),
+      break: async (name, fault) => void (await hubOf(nameOf(1), name, "fault", { method: "PUT", body: fault })),
+      evictHub: (name) => miniflare.unsafeEvictDurableObject(nameOf(0), "RevocationHub", { name }),
       stop,
-      restart: async () => {
+      restart: async (changes = {}) => {
+        vars = { ...vars, ...changes };
         await miniflare.dispose();
         miniflare = start(Number(url.port));
         await miniflare.ready;
@@ -131,7 +210,7 @@ function wholeBundle() {
 }
 
 /** Bundles another entry with what wrangler bundles with. */
-async function bundleEntry(entry) {
+export async function bundleEntry(entry) {
   const esbuild = await import("esbuild");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-entry-"));
   await esbuild.build({
@@ -150,7 +229,7 @@ async function bundleEntry(entry) {
 }
 
 /** What wrangler.toml says and miniflare must be told too. */
-function wranglerConfig() {
+export function wranglerConfig() {
   const text = fs.readFileSync(path.join(root, "wrangler.toml"), "utf8");
   const date = /^compatibility_date = "([^"]+)"/m.exec(text);
   const flags = /^compatibility_flags = \[([^\]]*)\]/m.exec(text);

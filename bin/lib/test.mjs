@@ -189,6 +189,7 @@ function format() {
   return checks([
     ["cargo fmt", ["cargo", "fmt", "--all", "--check"]],
     ["cargo fmt, benchmark", ["cargo", "fmt", "--manifest-path", benchManifest, "--check"]],
+    ["cargo fmt, a peer", ["cargo", "fmt", "--manifest-path", "edge-verifier/bench/jsonwebtoken/Cargo.toml", "--check"]],
   ]);
 }
 

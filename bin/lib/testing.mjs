@@ -13,6 +13,7 @@ import { Problem, lastLines } from "./output.mjs";
 import { createDatabase } from "./database.mjs";
 import { freePort } from "./ports.mjs";
 import { Processes } from "./processes.mjs";
+import { startProxy } from "./proxy.mjs";
 
 export const AUDIENCE = "https://orders.example";
 
@@ -44,11 +45,12 @@ const UNLIMITED = { RATE_LIMIT_PER_IP: "1000000", RATE_LIMIT_PER_CLIENT: "100000
 
 /**
  * Starts everything: a fresh database, the issuer's process, the edge in workerd, the demo upstream.
- * @param {{redis?: boolean, replicas?: number, issuer?: Record<string, string>, edge?: Record<string, string>}} [options]
+ * @param {{redis?: boolean, replicas?: number, issuer?: Record<string, string>, edge?: Record<string, string>, edgeEntry?: string, proxied?: boolean}} [options]
  *   `redis`: with the shared Redis, instead of the in-process hot state; `replicas`: so many issuers on the one database, behind a load balancer;
- *   `issuer`, `edge`: further settings by name
+ *   `issuer`, `edge`: further settings by name; `edgeEntry`: another entry of the whole Worker; `proxied`: what issuers send to the edge
+ *   goes through `line`, which may meddle
  */
-export async function startSystem({ redis = false, replicas = 1, issuer: more, edge: edgeVars } = {}) {
+export async function startSystem({ redis = false, replicas = 1, issuer: more, edge: edgeVars, edgeEntry, proxied = false } = {}) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-test-"));
   const processes = new Processes(dir);
   /** @type {(() => Promise<unknown>)[]} */
@@ -60,8 +62,11 @@ export async function startSystem({ redis = false, replicas = 1, issuer: more, e
     const database = await createDatabase(testServer("TEST_DATABASE_URL"), "e2e");
     undo.splice(1, 0, database.drop);
     const edgePort = await freePort();
+    const edgeAddress = `http://127.0.0.1:${edgePort}`;
+    const line = proxied ? await startProxy({ target: edgeAddress }) : undefined;
+    if (line) undo.push(line.close);
     const settings = await testIssuerSettings({
-      databaseUrl: database.url, edgeUrl: `http://127.0.0.1:${edgePort}`, more: { ...UNLIMITED, ...more }, redisUrl: redis ? testServer("TEST_REDIS_URL") : undefined,
+      databaseUrl: database.url, edgeUrl: line?.url ?? edgeAddress, more: { ...UNLIMITED, ...more }, redisUrl: redis ? testServer("TEST_REDIS_URL") : undefined,
     });
     // Each has ports of its own, and everything else in common.
     const each = [settings];
@@ -79,6 +84,7 @@ export async function startSystem({ redis = false, replicas = 1, issuer: more, e
     undo.push(upstream.close);
     const edge = await startEdge({
       port: edgePort,
+      ...(edgeEntry && { entry: edgeEntry, whole: true }),
       persist: path.join(dir, "edge"),
       vars: {
         ISSUER_URL: issuerUrl(settings), AUDIENCE, UPSTREAM_URL: upstream.url, REVOCATION_KEYS: keys, HUB_PUSH_SECRET: settings.hubPushSecret, ...edgeVars,
@@ -115,7 +121,7 @@ export async function startSystem({ redis = false, replicas = 1, issuer: more, e
     }
     const [issuer] = issuers;
     await edgeReady(edge.url);
-    return { issuer, issuers, balancer, edge, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, superuserUrl: database.superuserUrl, dir, stop };
+    return { issuer, issuers, balancer, edge, line, upstream, admin, audience: AUDIENCE, databaseUrl: database.url, superuserUrl: database.superuserUrl, dir, stop };
   } catch (error) {
     // The log goes with its folder, and a runner shows no more than the message.
     if (error instanceof Problem && error.log) error.message += `; the end of its log:\n${lastLines(error.log, 20)}`;

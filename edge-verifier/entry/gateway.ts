@@ -15,7 +15,7 @@ import { startVerifier } from "./wasm.ts";
 const IDENTITY_PREFIX = "x-countersign-";
 
 /** Everything the isolate holds. Each request sees the same. */
-interface Isolate {
+export interface Isolate {
   readonly settings: Settings;
   readonly verifier: Verifier;
   readonly keys: KeyFeed;
@@ -27,7 +27,7 @@ interface Isolate {
 let isolate: Isolate | undefined;
 
 /** Throws what `readSettings` throws. Variables cannot change under a running isolate: a deployment starts new ones. */
-function theIsolate(env: Env, request: Request): Isolate {
+export function theIsolate(env: Env, request: Request): Isolate {
   if (isolate === undefined) {
     const settings = readSettings(env);
     const wasm = startVerifier();
@@ -129,9 +129,9 @@ function bearerToken(request: Request): string | undefined | null {
 }
 
 /** A verdict, and how good the knowledge of revocations was that it was reached with. */
-type Decision = Verdict & { readonly knowledge: Readiness };
+export type Decision = Verdict & { readonly knowledge: Readiness };
 
-async function decide(
+export async function decide(
   token: string,
   held: Isolate,
   ctx: ExecutionContext,
@@ -219,7 +219,7 @@ function upstreamUrl(requested: string, upstream: URL): URL {
 }
 
 /** Which variable is at fault goes to the log only: whoever asks need not be the operator. */
-function misconfigured(error: unknown): Response {
+export function misconfigured(error: unknown): Response {
   alarm("misconfigured", error);
   return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
 }

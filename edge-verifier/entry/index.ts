@@ -3,6 +3,7 @@
 import { problem } from "./answers.ts";
 import { gateway, health } from "./gateway.ts";
 import { push } from "./hub.ts";
+import { status, why } from "./operator.ts";
 import type { Env } from "./settings.ts";
 
 export { RevocationHub } from "./hub.ts";
@@ -18,6 +19,10 @@ export default {
         return push("head", request, env);
       case "/_countersign/hub/keys":
         return push("keys", request, env);
+      case "/_countersign/why":
+        return why(request, env, ctx);
+      case "/_countersign/status":
+        return status(request, env, ctx);
       default:
         return problem(404, "not_found", "The edge verifier has no such path.");
     }

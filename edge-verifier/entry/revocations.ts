@@ -24,6 +24,8 @@ const LONGEST_RETRY_MS = 2_000;
 const NO_ROOM_MS = 2_000;
 /** How long after a request has asked the next one may. */
 const ASK_AGAIN_MS = 500;
+/** A hub that hasn't heard from the issuer for so long has lost it; another one may not have. */
+const DEAF_MS = 4_000;
 /** How long a hub is left alone that failed, while there are others. */
 const AVOID_MS = 60_000;
 /** How long a base object may take to come. */
@@ -62,7 +64,7 @@ export class RevocationFeed {
   constructor(verifier: Verifier, settings: Settings, env: Env, keys: KeyFeed, place: Place) {
     this.#verifier = verifier;
     this.#keys = keys;
-    this.#hubs = hubsInOrder(env.REVOCATION_HUB, settings.hubs, place, Math.random());
+    this.#hubs = hubsInOrder(env.REVOCATION_HUB, settings.hubs, place, draw());
     this.#objects = env.REVOCATION_OBJECTS;
     this.#headKeys = settings.revocationKeys;
   }
@@ -111,7 +113,6 @@ export class RevocationFeed {
       const hub = this.#hub();
       try {
         const hasRoom = await this.#hear(hub, listener, until);
-        this.#failedAt.delete(hub.name);
         pause = RETRY_MS;
         if (!hasRoom) await scheduler.wait(NO_ROOM_MS * (0.75 + Math.random() / 2));
       } catch (error) {
@@ -158,7 +159,7 @@ export class RevocationFeed {
         rest = lines.pop() ?? "";
         if (rest.length > MAX_LINE) throw new Error("the hub's line is too long");
         if (lines.length === 0) continue;
-        await this.#takeLines(lines, reckoning);
+        this.#mustHear(hub, await this.#takeLines(lines, reckoning));
         if (listener >= this.#newestToHear) {
           this.#newestToHear = listener;
           this.#lifeSignAt = Date.now();
@@ -173,8 +174,8 @@ export class RevocationFeed {
     }
   }
 
-  /** `what clock age …`: see `next_lines` in edge-verifier/control/src/hub.rs. */
-  async #takeLines(lines: readonly string[], reckoning: Reckoning): Promise<void> {
+  /** `what clock age …`: see `next_lines` in edge-verifier/control/src/hub.rs. When what they say was true. */
+  async #takeLines(lines: readonly string[], reckoning: Reckoning): Promise<number> {
     const parsed = lines.map((line) => {
       const [what, clock, age, ...rest] = line.split(" ");
       return { what, rest, heardAt: reckoning.heardAt(Number(clock), Number(age)) };
@@ -196,6 +197,14 @@ export class RevocationFeed {
       await Promise.all(taking);
     }
     this.#keys.noteHead(heardAt);
+    return heardAt;
+  }
+
+  /** Throws where another hub may know more. When all know as little nobody is blamed, and asked about it again in a minute. */
+  #mustHear(hub: Hub, heardAt: number): void {
+    const age = Date.now() - heardAt;
+    const others = this.#hubs.some((other) => other !== hub && this.#isGood(other));
+    if (heardAt > -Infinity && age > DEAF_MS && others) throw new Error(`the hub ${hub.name} last heard from the issuer ${age} ms ago`);
   }
 
   #mustHold(epoch: number, seq: number): void {
@@ -215,7 +224,7 @@ export class RevocationFeed {
         const question = await this.#question();
         const sentAt = Date.now();
         const response = await hub.fetch(`https://hub/head?${question}`, { signal: AbortSignal.timeout(limit) });
-        await this.#takeAnswer(response, sentAt);
+        this.#mustHear(hub, await this.#takeAnswer(response, sentAt));
         this.#askedAt = Date.now();
         return;
       } catch (error) {
@@ -229,8 +238,14 @@ export class RevocationFeed {
   /** The first hub that hasn't failed of late, or the one whose failure is the longest ago. */
   #hub(): Hub {
     const failedAt = ({ name }: Hub) => this.#failedAt.get(name) ?? -Infinity;
-    const good = this.#hubs.find((hub) => Date.now() - failedAt(hub) > AVOID_MS);
-    return good ?? this.#hubs.reduce((one, other) => (failedAt(other) < failedAt(one) ? other : one));
+    return (
+      this.#hubs.find((hub) => this.#isGood(hub)) ??
+      this.#hubs.reduce((one, other) => (failedAt(other) < failedAt(one) ? other : one))
+    );
+  }
+
+  #isGood({ name }: Hub): boolean {
+    return Date.now() - (this.#failedAt.get(name) ?? -Infinity) > AVOID_MS;
   }
 
   /** What every question says: what we hold. */
@@ -247,8 +262,8 @@ export class RevocationFeed {
     return question;
   }
 
-  /** A plain answer: a head, and where there is a newer one a key statement on the next line. */
-  async #takeAnswer(response: Response, sentAt: number): Promise<void> {
+  /** A plain answer: a head, and where there is a newer one a key statement on the next line. When what it says was true. */
+  async #takeAnswer(response: Response, sentAt: number): Promise<number> {
     // By when the question was sent, not by when we come to read the answer: old news mustn't look new.
     const heardAt = sentAt - Number(response.headers.get("x-countersign-age-ms") ?? Infinity);
     const body = await within(WAIT_MS, "the hub", response.text());
@@ -263,6 +278,7 @@ export class RevocationFeed {
     }
     this.#currentAt = Math.max(this.#currentAt, heardAt);
     this.#keys.noteHead(heardAt);
+    return heardAt;
   }
 
   // ---- Taking into force
@@ -317,6 +333,11 @@ class Reckoning {
     this.#firstClock ??= clock;
     return Math.min(Date.now(), this.#sentAt + (clock - this.#firstClock)) - ageMs;
   }
+}
+
+/** A random number from 0 to 1. */
+function draw(): number {
+  return (crypto.getRandomValues(new Uint32Array(1))[0] ?? 0) / 2 ** 32;
 }
 
 /** `what` is waited for so long; then it is an Error. */

@@ -1,6 +1,9 @@
 // The verification core (edge-verifier/verifier, WebAssembly) as an object. It decides; this file carries bytes to it and
 // signatures to the host's crypto.
 
+import { type KeyObject, createPublicKey, verify as verifyNow } from "node:crypto";
+import { KEPT_SECONDS, VerifiedTokens } from "./verified.ts";
+
 /** What the module exports: numbers in, numbers out. See edge-verifier/verifier/src/lib.rs. */
 export interface VerifierExports {
   readonly memory: WebAssembly.Memory;
@@ -14,6 +17,8 @@ export interface VerifierExports {
   key(purpose: number, index: number): number;
   prepare(length: number): number;
   finish(handle: number, signatureIsValid: number, now: number, evenIfStale: number): number;
+  recheck(held: number, now: number, evenIfStale: number): number;
+  forget(held: number): void;
   prepare_head(length: number): number;
   finish_head(handle: number, signatureIsValid: number): number;
   load_base(length: number): number;
@@ -24,6 +29,10 @@ export interface VerifierExports {
   load_policy(length: number): number;
   route(methodLength: number, length: number): number;
   admits(route: number, length: number): number;
+  explain(handle: number, signatureIsValid: number): number;
+  explain_jti(length: number): number;
+  in_force(): number;
+  key_name(purpose: number, index: number): number;
   pending_key(handle: number): number;
   pending_signing_input(handle: number): number;
   pending_signature(handle: number): void;
@@ -65,6 +74,31 @@ export interface HeadInForce {
   readonly keys: number | undefined;
 }
 
+/** Where something is that was revoked: in the base object, or in what came since. */
+export type Part = "base" | "delta";
+
+/** What of a token bears on its revocation; times in seconds since the Unix epoch. */
+export interface Explanation {
+  readonly jti: string;
+  readonly agent: string;
+  readonly tenant: string;
+  readonly credential: string;
+  readonly kid: string;
+  readonly issuedAt: number;
+  readonly expiresAt: number;
+  /** Where its serial is revoked. */
+  readonly serial: Part | null;
+  /** The latest not-before rule about it, whether or not that ends it: it does if it isn't before `issuedAt`. */
+  readonly rule: { readonly level: string; readonly notBefore: number; readonly part: Part } | null;
+}
+
+/** All that is in force, in figures; times in seconds since the Unix epoch. */
+export interface InForce {
+  readonly head: { readonly epoch: number; readonly seq: number; readonly asOf: number; readonly freshUntil: number };
+  readonly base: { readonly sha256: string; readonly seq: number; readonly bytes: number; readonly serials: number; readonly rules: number };
+  readonly delta: { readonly bytes: number; readonly serials: number; readonly rules: number };
+}
+
 /** Where a key statement stands: a verifier never goes back. */
 export interface KeyPosition {
   readonly epoch: number;
@@ -79,21 +113,28 @@ const MISSING_TOKEN_KEYS = 2;
 /** Longer tokens are cut: the core refuses from 8 KiB on, and need not see how much more there is. */
 const LONGEST_TOKEN_SEEN = 16 * 1024;
 
-interface HostKey {
-  readonly key: CryptoKey;
-  readonly algorithm: SubtleCryptoSignAlgorithm;
-}
+/** Whether a signature holds over what was signed: at once where the host can say so, else later. Neither argument is kept. */
+type HostKey = (signature: Uint8Array<ArrayBuffer>, signed: Uint8Array<ArrayBuffer>) => boolean | Promise<boolean>;
 
 export class Verifier {
   readonly #wasm: VerifierExports;
   #memory = new Uint8Array();
   readonly #keys: Record<Purpose, (HostKey | Promise<HostKey>)[]> = { tokens: [], heads: [] };
+  /** Goes up with every change of the tokens' keys. */
+  #keyGeneration = 0;
+  readonly #verified: VerifiedTokens;
+  /** Goes up with every change of what is revoked. */
+  #generation = 0;
+  /** The signed bound of the head in force, in seconds since the Unix epoch. */
+  #freshUntil = -Infinity;
 
   constructor(wasm: VerifierExports) {
     this.#wasm = wasm;
+    this.#verified = new VerifiedTokens((held) => wasm.forget(held));
   }
 
   configure(issuer: string, audiences: readonly string[], clockLeewaySeconds: number): void {
+    this.#verified.clear();
     this.#wasm.configure(this.#write(issuer), clockLeewaySeconds);
     for (const audience of audiences) this.#wasm.add_audience(this.#write(audience));
   }
@@ -138,21 +179,102 @@ export class Verifier {
       return importKey(this.#output());
     });
     this.#keys[purpose] = importing;
+    if (purpose === "tokens") {
+      // What another set of keys vouched for is looked at again.
+      this.#keyGeneration += 1;
+      this.#verified.clear();
+    }
     const imported = await Promise.all(importing);
     if (this.#keys[purpose] === importing) this.#keys[purpose] = imported;
   }
 
   /**
-   * Decides about a token at `now`, in seconds since the Unix epoch. `evenIfStale`: by the newest head that there is, even if it is no longer to be
-   * relied on.
+   * Decides about a token at `now`, in seconds since the Unix epoch; at once, where the host can check its signature at once. `evenIfStale`: by the
+   * newest head that there is, even if it is no longer to be relied on.
    */
-  async verify(token: string, now: number, evenIfStale = false): Promise<Verdict> {
+  verify(token: string, now: number, evenIfStale = false): Verdict | Promise<Verdict> {
+    return this.recall(token, now, evenIfStale) ?? this.#verifyAnew(token, now, evenIfStale);
+  }
+
+  /** The verdict on a token that was verified before, if it still holds: not expired, and not revoked by what is known now. */
+  recall(token: string, now: number, evenIfStale = false): Verdict | undefined {
+    const entry = this.#verified.get(token);
+    if (entry === undefined) return undefined;
+    if (now >= entry.from && now < entry.until && (evenIfStale || now < this.#freshUntil)) {
+      // The set of what is revoked changes as a whole: in one and the same the answer is the same.
+      if (entry.generation === this.#generation) return entry.verdict;
+      if (this.#wasm.recheck(entry.held, now, evenIfStale ? 1 : 0) === 0) {
+        entry.generation = this.#generation;
+        return entry.verdict;
+      }
+    }
+    this.#verified.delete(token);
+    return undefined;
+  }
+
+  #verifyAnew(token: string, now: number, evenIfStale: boolean): Verdict | Promise<Verdict> {
     const handle = this.#wasm.prepare(this.#write(token.slice(0, LONGEST_TOKEN_SEEN)));
     if (handle < 0) return { refused: this.#refusal() };
+    const keys = this.#keyGeneration;
+    const finish = (valid: boolean): Verdict => {
+      const held = this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0);
+      if (held < 0) return { refused: this.#refusal() };
+      const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", expiresAt, audience = ""] = this.#output().split("\n");
+      const verdict = { identity: { agent, tenant, credential, agentType, jti, scope, audience } };
+      if (keys === this.#keyGeneration) {
+        const until = Math.min(Number(expiresAt), now + KEPT_SECONDS);
+        this.#verified.set(token, { verdict, held, from: now, until, generation: this.#generation });
+      } else {
+        this.#wasm.forget(held);
+      }
+      return verdict;
+    };
+    const valid = this.#signatureHolds(handle, "tokens");
+    return typeof valid === "boolean" ? finish(valid) : valid.then(finish);
+  }
+
+  /** What of a token bears on its revocation; a refusal if its issuer didn't sign it. Decides nothing. */
+  async explain(token: string): Promise<Explanation | Refused> {
+    const handle = this.#wasm.prepare(this.#write(token.slice(0, LONGEST_TOKEN_SEEN)));
+    if (handle < 0) return this.#refusal();
     const valid = await this.#signatureHolds(handle, "tokens");
-    if (this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0) < 0) return { refused: this.#refusal() };
-    const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", audience = ""] = this.#output().split("\n");
-    return { identity: { agent, tenant, credential, agentType, jti, scope, audience } };
+    if (this.#wasm.explain(handle, valid ? 1 : 0) < 0) return this.#refusal();
+    const [jti = "", agent = "", tenant = "", credential = "", kid = "", issued, expires, serial, level = "", notBefore, part] =
+      this.#output().split("\n");
+    return {
+      ...{ jti, agent, tenant, credential, kid },
+      issuedAt: Number(issued),
+      expiresAt: Number(expires),
+      serial: asPart(serial),
+      rule: level === "" ? null : { level, notBefore: Number(notBefore), part: asPart(part) ?? "base" },
+    };
+  }
+
+  /** Where a jti is revoked; null: nowhere. Undefined: it is none of ours, or nothing is known yet. */
+  explainJti(jti: string): Part | null | undefined {
+    return this.#wasm.explain_jti(this.#write(jti)) < 0 ? undefined : asPart(this.#output());
+  }
+
+  inForce(): InForce | undefined {
+    if (this.#wasm.in_force() < 0) return undefined;
+    const fields = this.#output().split(" ");
+    const [epoch = NaN, seq = NaN, asOf = NaN, freshUntil = NaN, , baseSeq = NaN, ...sizes] = fields.map(Number);
+    const [baseBytes = NaN, baseSerials = NaN, baseRules = NaN, bytes = NaN, serials = NaN, rules = NaN] = sizes;
+    return {
+      head: { epoch, seq, asOf, freshUntil },
+      base: { sha256: fields[4] ?? "", seq: baseSeq, bytes: baseBytes, serials: baseSerials, rules: baseRules },
+      delta: { bytes, serials, rules },
+    };
+  }
+
+  /** The keys of tokens that are known. */
+  keyNames(): { readonly kid: string; readonly alg: string }[] {
+    const names: { kid: string; alg: string }[] = [];
+    while (this.#wasm.key_name(PURPOSE.tokens, names.length) === 0) {
+      const [alg = "", ...kid] = this.#output().split(" ");
+      names.push({ kid: kid.join(" "), alg });
+    }
+    return names;
   }
 
   /** Takes a revocation head (a JWS) into force, if it holds and isn't older than what is. */
@@ -162,6 +284,7 @@ export class Verifier {
     const valid = await this.#signatureHolds(handle, "heads");
     switch (this.#wasm.finish_head(handle, valid ? 1 : 0)) {
       case 0:
+        this.#noteRevocations();
         return { kind: "adopted" };
       case 1:
         return { kind: "needs-base", base: this.#output() };
@@ -182,7 +305,14 @@ export class Verifier {
     memory.set(new Uint8Array(object), start + digest.byteLength);
     const refused = this.#wasm.load_base(length) < 0 ? this.#refusal().reason : undefined;
     this.#wasm.shrink_input();
+    if (refused === undefined) this.#noteRevocations();
     return refused;
+  }
+
+  /** Something new may be revoked. */
+  #noteRevocations(): void {
+    this.#generation += 1;
+    this.#freshUntil = this.head()?.freshUntil ?? -Infinity;
   }
 
   head(): HeadInForce | undefined {
@@ -191,19 +321,24 @@ export class Verifier {
     return { epoch, seq, freshUntil, keys };
   }
 
-  async #signatureHolds(handle: number, purpose: Purpose): Promise<boolean> {
-    const held = this.#keys[purpose][this.#wasm.pending_key(handle)];
-    if (held === undefined) return false;
-    // Copies: neither buffer is ours once something is awaited.
+  #signatureHolds(handle: number, purpose: Purpose): boolean | Promise<boolean> {
+    const key = this.#keys[purpose][this.#wasm.pending_key(handle)];
+    if (key === undefined) return false;
     const start = this.#wasm.input(0);
-    const signed = this.#bytes().slice(start, start + this.#wasm.pending_signing_input(handle));
+    const length = this.#wasm.pending_signing_input(handle);
     this.#wasm.pending_signature(handle);
-    const signature = this.#outputBytes().slice();
+    const [signed, signature] = [this.#bytes().subarray(start, start + length), this.#outputBytes()];
+    // A key that the host wouldn't import, or input that it wouldn't look at, vouches for nothing.
+    const refuse = () => false;
     try {
-      const { key, algorithm } = await held;
-      return await crypto.subtle.verify(algorithm, key, signature, signed);
+      if (typeof key === "function") {
+        const holds = key(signature, signed);
+        return typeof holds === "boolean" ? holds : holds.catch(refuse);
+      }
+      // Copies: neither buffer is ours once something is awaited.
+      const copies = [signature.slice(), signed.slice()] as const;
+      return key.then((imported) => imported(...copies)).catch(refuse);
     } catch {
-      // A key that the host wouldn't import, or input that it wouldn't look at.
       return false;
     }
   }
@@ -236,33 +371,39 @@ export class Verifier {
   }
 }
 
+function asPart(text: string | undefined): Part | null {
+  return text === "base" || text === "delta" ? text : null;
+}
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** Imports a JWK that the core has checked. */
+/** Imports a JWK that the core has checked. RSA and Ed25519 are checked at once, which spares the request a turn of the event loop and is faster. */
 async function importKey(json: string): Promise<HostKey> {
   const { alg, ...jwk } = JSON.parse(json) as JsonWebKey;
-  const usage = (algorithm: SubtleCryptoImportKeyAlgorithm) =>
-    crypto.subtle.importKey("jwk", jwk, algorithm, false, ["verify"]);
   switch (alg) {
     case "RS256":
-      return {
-        key: await usage({ name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" }),
-        algorithm: { name: "RSASSA-PKCS1-v1_5" },
-      };
-    case "PS256":
-      return {
-        key: await usage({ name: "RSA-PSS", hash: "SHA-256" }),
-        algorithm: { name: "RSA-PSS", saltLength: 32 },
-      };
-    case "ES256":
-      return {
-        key: await usage({ name: "ECDSA", namedCurve: "P-256" }),
-        algorithm: { name: "ECDSA", hash: "SHA-256" },
-      };
+      return atOnce("sha256", createPublicKey({ key: jwk, format: "jwk" }));
+    case "PS256": {
+      const key = await crypto.subtle.importKey("jwk", jwk, { name: "RSA-PSS", hash: "SHA-256" }, false, ["verify"]);
+      return later({ name: "RSA-PSS", saltLength: 32 }, key);
+    }
+    case "ES256": {
+      const key = await crypto.subtle.importKey("jwk", jwk, { name: "ECDSA", namedCurve: "P-256" }, false, ["verify"]);
+      return later({ name: "ECDSA", hash: "SHA-256" }, key);
+    }
     case "EdDSA":
-      return { key: await usage({ name: "Ed25519" }), algorithm: { name: "Ed25519" } };
+      return atOnce(null, createPublicKey({ key: jwk, format: "jwk" }));
     default:
       throw new Error(`the core let an unknown algorithm through: ${alg}`);
   }
+}
+
+function atOnce(digest: "sha256" | null, key: KeyObject): HostKey {
+  return (signature, signed) => verifyNow(digest, signed, key, signature);
+}
+
+/** The host copies what it is given before it returns. */
+function later(algorithm: SubtleCryptoSignAlgorithm, key: CryptoKey): HostKey {
+  return (signature, signed) => crypto.subtle.verify(algorithm, key, signature, signed);
 }

@@ -16,6 +16,7 @@ export const EMPTY_BASE = Buffer.concat([Buffer.from("CSRB"), Buffer.from([1, 0,
 export const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
 export class FakeIssuer {
+  url = "";
   tokenKey = makeKey("token-1");
   headKey = makeKey("head-1");
   epoch = 1;
@@ -81,7 +82,10 @@ export class FakeIssuer {
     return { token: jws({ alg: "EdDSA", kid: key.kid, typ: "at+jwt" }, claims, key), claims, coordinate };
   }
 
-  /** The next head: everything in `revoked` (coordinates) and `rules` as its delta. Changes are for misbehaviour. */
+  /**
+   * The next head: everything in `revoked` (coordinates) and `rules` as its delta. Changes are for misbehaviour.
+   * @param {Record<string, any>} [options]
+   */
   head({ revoked = [], rules = [], key = this.headKey, typ = "revocation-head+jwt", ...changes } = {}) {
     const now = nowSeconds();
     const payload = {
@@ -96,6 +100,14 @@ export class FakeIssuer {
       ...changes,
     };
     return jws({ alg: "EdDSA", kid: key.kid, typ }, payload, key);
+  }
+
+  /** The head of the last position again, as of now: `options` must say the same as then. */
+  heartbeat(options = {}) {
+    const { seq } = this;
+    const head = this.head({ ...options, seq });
+    this.seq = seq;
+    return head;
   }
 
   /** The next key statement, of `keys`. With any other option it is out of turn, for misbehaviour. */
@@ -129,14 +141,19 @@ function jws(header, payload, { privateKey }) {
   return `${input}.${b64(sign(null, Buffer.from(input), privateKey))}`;
 }
 
-function jti({ shard, serial }) {
+export function jti({ shard, serial }) {
   const bits =
     (BigInt(shard) << 104n) | ((serial >> 12n) << 80n) | (8n << 76n) | ((serial & 0xfffn) << 64n) | (2n << 62n) | 42n;
   return bits.toString(16).padStart(32, "0").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** A delta (docs/reference/formats.md). `rules`: `{level, subject: Buffer, notBefore}`, in order. */
+/**
+ * A delta (docs/reference/formats.md).
+ * @param {{shard: number, serial: bigint}[]} revoked
+ * @param {{level: number, subject: Buffer, notBefore: number}[]} rules in order
+ */
 function delta(revoked, rules) {
+  /** @type {Map<number, bigint[]>} */
   const shards = new Map();
   for (const { shard, serial } of revoked) shards.set(shard, [...(shards.get(shard) ?? []), serial]);
   const bytes = [...leb128(shards.size)];

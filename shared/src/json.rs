@@ -115,7 +115,8 @@ impl<'a> Reader<'a> {
     }
 
     fn object(&mut self, depth: u32) -> Result<Value<'a>, Malformed> {
-        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::new();
+        // As many as the payload of a token has.
+        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::with_capacity(12);
         self.items(b'}', |reader| {
             let name = reader.string()?;
             reader.skip_white_space();

@@ -135,6 +135,14 @@ pub trait Revocations {
     fn verdict(&self, claims: &Claims) -> Revocation;
 }
 
+const fn require_clear(revocation: Revocation) -> Result<(), Refusal> {
+    match revocation {
+        Revocation::Clear => Ok(()),
+        Revocation::Revoked => Err(Refusal::Revoked),
+        Revocation::Superseded => Err(Refusal::Superseded),
+    }
+}
+
 impl AuthenticToken {
     /// What the token says. It may have been revoked: use this to look that up, not to decide.
     pub const fn claims(&self) -> &Claims {
@@ -143,11 +151,8 @@ impl AuthenticToken {
 
     /// Third step: revocation.
     pub fn against(self, revocations: &impl Revocations) -> Result<VerifiedToken, Refusal> {
-        match revocations.verdict(&self.0) {
-            Revocation::Clear => Ok(VerifiedToken(self.0)),
-            Revocation::Revoked => Err(Refusal::Revoked),
-            Revocation::Superseded => Err(Refusal::Superseded),
-        }
+        require_clear(revocations.verdict(&self.0))?;
+        Ok(VerifiedToken(self.0))
     }
 }
 
@@ -159,6 +164,14 @@ impl VerifiedToken {
     /// What the token says.
     pub const fn claims(&self) -> &Claims {
         &self.0
+    }
+
+    /// Whether the token still holds at `now`, for those who keep it: it hasn't expired ([`Refusal::Expired`]), nor was it taken back meanwhile.
+    pub fn recheck(&self, now: UnixTime, revocations: &impl Revocations) -> Result<(), Refusal> {
+        if self.0.expires_at <= now {
+            return Err(Refusal::Expired);
+        }
+        require_clear(revocations.verdict(&self.0))
     }
 
     /// Whether the token's scope has all of `required`; else [`Refusal::InsufficientScope`].

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use countersign_shared::revocation::{
-    Base, BaseBuilder, Delta, FormatError, Level, RevokedSet, Rule, encode_delta,
+    Base, BaseBuilder, Contents, Delta, FormatError, Level, RevokedSet, Rule, encode_delta,
 };
 use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
 use proptest::prelude::*;
@@ -178,6 +178,62 @@ fn many_entries_in_any_order_make_the_bytes_of_few() {
     }
 }
 
+/// The bytes don't tell whether an object was made of another one and what came since, or of everything at once.
+fn made_in_steps(steps: &[BTreeMap<u32, BTreeSet<u64>>], first_kept: u32) {
+    let rule = |n: usize, at| {
+        let subject = vec![u8::try_from(n % 3).unwrap(); 16];
+        Rule::new(Level::Agent, subject, UnixTime(i64::try_from(at).unwrap())).unwrap()
+    };
+    let (mut object, mut all) = (BaseBuilder::new().finish(0), BTreeMap::<u32, BTreeSet<u64>>::new());
+    for (n, step) in steps.iter().enumerate() {
+        let mut builder = BaseBuilder::upon(&object, |_| true, |_| true).unwrap();
+        for (number, serials) in step {
+            all.entry(*number).or_default().extend(serials);
+            for n in serials {
+                builder.revoke(Coordinate { shard: shard(*number), serial: serial(*n) });
+            }
+        }
+        builder.end_up_to(rule(n, n));
+        object = builder.finish(n as u64 + 1);
+    }
+    let mut whole = BaseBuilder::new();
+    for (number, n) in all.iter().flat_map(|(number, serials)| serials.iter().map(move |n| (*number, *n))) {
+        whole.revoke(Coordinate { shard: shard(number), serial: serial(n) });
+    }
+    (0..steps.len()).for_each(|n| whole.end_up_to(rule(n, n)));
+    assert!(object == whole.finish(steps.len() as u64));
+    let contents = Contents::of(&object).unwrap();
+    assert_eq!(contents.tokens, all.values().map(|serials| serials.len() as u64).sum::<u64>());
+    assert_eq!((contents.seq, contents.rules as usize), (steps.len() as u64, steps.len().min(3)));
+
+    // And what is left of it later.
+    let mut rest = BaseBuilder::new();
+    for (number, n) in all.iter().flat_map(|(number, serials)| serials.iter().map(move |n| (*number, *n))) {
+        if number >= first_kept {
+            rest.revoke(Coordinate { shard: shard(number), serial: serial(n) });
+        }
+    }
+    let kept = BaseBuilder::upon(&object, |shard| shard.get() >= first_kept, |_| false).unwrap();
+    assert!(kept.finish(9) == rest.finish(9));
+}
+
+proptest! {
+    #[test]
+    fn a_base_grows_by_what_is_added(
+        steps in prop::collection::vec(prop::collection::btree_map(0..4_u32, serials(), 0..4), 0..4), first_kept in 0..4_u32,
+    ) {
+        made_in_steps(&steps, first_kept);
+    }
+
+    /// Where an Elias–Fano set becomes a bitmap, and a bitmap stays one.
+    #[test]
+    fn a_dense_base_grows_by_what_is_added(
+        steps in prop::collection::vec(prop::collection::btree_set(0..400_u64, 1..300), 1..5),
+    ) {
+        made_in_steps(&steps.into_iter().map(|serials| [(1, serials)].into()).collect::<Vec<_>>(), 1);
+    }
+}
+
 /// Bits for each revoked serial, as `docs/design.md` states them: 5.6 when one in ten is revoked, 8.7 at one in a hundred.
 #[test]
 fn it_is_small() {
@@ -209,18 +265,24 @@ fn a_base_of_another_version_or_with_a_tail_is_refused() {
 
 #[test]
 fn rules_must_be_in_order_and_of_the_right_shape() {
-    let rule = |level, subject: &[u8]| Rule { level, subject: subject.to_vec(), not_before: UnixTime(5) };
-    let read = |rules: &[Rule]| Delta::parse(&encode_delta(&[], rules));
-    assert!(read(&[rule(Level::Key, b"kid"), rule(Level::Global, b"")]).is_ok());
-    for wrong in [
-        rule(Level::Global, b"x"),
-        rule(Level::Agent, b"short"),
-        rule(Level::Tenant, &[1; 17]),
-        rule(Level::Key, b""),
+    let rule = |level, subject: &[u8]| Rule::new(level, subject.to_vec(), UnixTime(5));
+    let sound = [rule(Level::Key, b"kid").unwrap(), rule(Level::Global, b"").unwrap()];
+    assert!(Delta::parse(&encode_delta(&[], &sound)).is_ok());
+    for (level, subject) in [
+        (Level::Global, &b"x"[..]),
+        (Level::Agent, b"short"),
+        (Level::Tenant, &[1; 17]),
+        (Level::Key, b""),
+        (Level::Key, &[b'k'; 256]),
     ] {
-        assert_eq!(read(&[wrong]).err(), Some(FormatError::Rule));
+        assert_eq!(rule(level, subject).err(), Some(FormatError::Rule), "nobody makes one");
+        let Ok(length) = u8::try_from(subject.len()) else { continue };
+        let bytes = [&[0, 1, level as u8, length], subject, &5_i64.to_le_bytes()].concat();
+        assert_eq!(Delta::parse(&bytes).err(), Some(FormatError::Rule), "nor reads one");
     }
-    let one = encode_delta(&[], &[rule(Level::Key, b"b")]);
+    let longest = [rule(Level::Key, &[b'k'; 255]).unwrap()];
+    assert!(Delta::parse(&encode_delta(&[], &longest)).is_ok());
+    let one = encode_delta(&[], &[rule(Level::Key, b"b").unwrap()]);
     let twice = [&[0, 2], &one[2..], &one[2..]].concat();
     assert_eq!(Delta::parse(&twice).err(), Some(FormatError::Rule));
 }

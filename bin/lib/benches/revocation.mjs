@@ -1,4 +1,5 @@
-// bin/bench revocation: what revoked sets cost, beside what others do: natively (shared/bench) and in WebAssembly under V8.
+// bin/bench revocation: what revoked sets cost, beside what others do: natively (shared/bench) and in WebAssembly under V8. And the whole system, from a
+// revocation to its refusal (end-to-end.mjs).
 
 import fs from "node:fs";
 import path from "node:path";
@@ -9,17 +10,28 @@ import { run as runCommand } from "../processes.mjs";
 import { benchManifest, buildRevocationWasm } from "../revocation-wasm.mjs";
 import { cargo, targetDir } from "../rust.mjs";
 import { setUpPackages, setUpRust, setUpWasmBindgen } from "../setup.mjs";
+import * as endToEnd from "./end-to-end.mjs";
 import { median } from "./load.mjs";
 
-export const what = "the revoked set: size, build, look-up, load, exactness; beside fastbloom, xorf, clubcard and a zlib status list";
+export const what = "the revoked set beside what others have; and the whole system, from a revocation to its refusal at the edge";
+
+const PARTS = ["set", "end-to-end"];
 
 export const options = /** @type {const} */ ({
   rounds: { type: "string", default: "9" },
   exact: { type: "string", default: "100000000" },
+  only: { type: "string" },
+  revocations: { type: "string", default: "1000" },
+  rate: { type: "string", default: "5000" },
+  seconds: { type: "string", default: "60" },
 });
 
 export const help = `          --rounds N       rounds of what is timed (default 9)
           --exact N        serials that are checked one by one, natively and in wasm (default 100000000)
+          --revocations N  tokens revoked one by one under load (default 1000)
+          --rate N         revocations a second, in requests of 1,000 (default 5000) …
+          --seconds N      … for so long (default 60)
+          --only PART      set (the first two options), or end-to-end (the others)
 `;
 
 /** What each figure must be: by the end of its work's and metric's names. */
@@ -37,11 +49,27 @@ const TARGETS = [
 ];
 
 /** @type {import("../bench.mjs").Bench["run"]} */
-export async function run({ dir, values }) {
+export async function run({ processes, dir, values }) {
   const rounds = wholeNumber("rounds", values.rounds, 3, 1000);
   const exact = wholeNumber("exact", values.exact, 1_000_000, 100_000_000);
+  const revocations = wholeNumber("revocations", values.revocations, 1, 100_000);
+  const rate = wholeNumber("rate", values.rate, 1_000, 100_000);
+  const seconds = wholeNumber("seconds", values.seconds, 1, 3_600);
+  if (values.only !== undefined && !PARTS.includes(values.only)) throw new Problem(`--only must be one of ${PARTS.join(", ")}`);
+  const parts = PARTS.filter((part) => values.only === undefined || values.only === part);
   await setUpRust();
   await Promise.all([setUpPackages(), setUpWasmBindgen()]);
+  const results = [];
+  if (parts.includes("set")) results.push(await revokedSet({ dir, rounds, exact }));
+  if (parts.includes("end-to-end")) results.push(await endToEnd.run({ processes, dir, revocations, rate, seconds }));
+  return {
+    rows: results.flatMap(({ rows }) => rows),
+    versions: Object.assign({}, ...results.map(({ versions }) => versions)),
+    notes: results.flatMap(({ notes }) => notes),
+  };
+}
+
+async function revokedSet({ dir, rounds, exact }) {
   await task("native part, as released", async (progress) => {
     const { compiled } = await cargo(["build", "--release", "--bin", "revocation-bench", "--manifest-path", benchManifest, "--target-dir", await targetDir()], {
       log: path.join(dir, "build.log"), failure: "shared/bench doesn't compile", progress,

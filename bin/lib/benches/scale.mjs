@@ -32,7 +32,7 @@ export const help = `          --full           1,000,000 agents, 5,000,000 cred
           --requests N     requests a round (default 1000)
 `;
 
-/** What the issue names. */
+/** What a large installation has behind it. */
 const FULL = { agents: 1_000_000, credentials: 5_000_000, auditRows: 50_000_000 };
 /** Agents that ask for tokens; among the many they are spread evenly. */
 const CLIENTS = 500;

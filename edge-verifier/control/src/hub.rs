@@ -209,9 +209,11 @@ impl Hub {
         if !self.loaded.replace(true) {
             self.held.borrow_mut().clone_from(&stored);
             self.keys.borrow_mut().clone_from(&keys);
-            if is_new && stored.is_some() {
-                self.state.storage().put(STORAGE_KEY, stored).await?;
-                self.state.storage().put(KEYS_STORAGE_KEY, keys).await?;
+            if let Some(head) = stored.filter(|_| is_new) {
+                self.state.storage().put(STORAGE_KEY, head).await?;
+                if let Some(keys) = keys {
+                    self.state.storage().put(KEYS_STORAGE_KEY, keys).await?;
+                }
             }
         }
         Ok(Ok(()))

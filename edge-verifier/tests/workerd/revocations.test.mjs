@@ -97,6 +97,8 @@ describe("revocations", () => {
       "no base": issuer.head({ base: undefined }),
       "a short base name": issuer.head({ base: "abcd" }),
       "a delta that isn't one": issuer.head({ delta: "AQ" }),
+      "a rule of a later format": issuer.head({ rules: [{ level: 9, subject: Buffer.alloc(16), notBefore: 1 }] }),
+      "a delta that goes on": issuer.head({ delta: "AAAA" }),
       "too long": "x".repeat(300_000),
     };
     for (const [name, head] of Object.entries(unsound)) {

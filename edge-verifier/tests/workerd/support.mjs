@@ -7,11 +7,12 @@ import { AUDIENCE, EMPTY_BASE, FakeIssuer, sha256 } from "../fake-issuer.mjs";
 export const PUSH_SECRET = "a push secret for tests";
 
 /** Starts all three. Whatever was started is stopped by `stop`. */
-export async function startWorld({ vars = {}, persist } = {}) {
+export async function startWorld({ vars = {}, persist, isolates } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
   const edge = await startEdge({
     persist,
+    isolates,
     vars: {
       ISSUER_URL: issuer.url,
       AUDIENCE,
@@ -26,14 +27,14 @@ export async function startWorld({ vars = {}, persist } = {}) {
     issuer,
     upstream,
     edge,
-    get: (token, { path = "/reports", headers = {}, ...init } = {}) =>
-      fetch(`${edge.url}${path}`, {
+    get: (token, { isolate = 0, path = "/reports", headers = {}, ...init } = {}) =>
+      fetch(`${edge.isolates[isolate]}${path}`, {
         redirect: "manual",
         headers: { ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...headers },
         ...init,
       }),
-    push: (head, { secret = PUSH_SECRET, headers = {} } = {}) =>
-      fetch(`${edge.url}/_countersign/hub/head`, {
+    push: (head, { secret = PUSH_SECRET, headers = {}, isolate = 0 } = {}) =>
+      fetch(`${edge.isolates[isolate]}/_countersign/hub/head`, {
         method: "PUT",
         headers: { authorization: `Bearer ${secret}`, "content-type": "application/jose", ...headers },
         body: head,

@@ -11,16 +11,17 @@ mod slots;
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::io::Write as _;
 
 use countersign_shared::key_statement::PreparedKeyStatement;
 use countersign_shared::oauth::challenge;
 use countersign_shared::revocation::{
-    Base, Delta, FormatError, Head, HeadError, PreparedHead, RevokedSet, hex,
+    Base, Delta, FormatError, Head, HeadError, Part, PreparedHead, RevokedSet, hex,
 };
 use countersign_shared::verify::Audiences;
 use countersign_shared::{
-    KeySet, KeyStatement, KeyStatementError, Policy, Prepared, Refusal, Signature, UnixTime,
-    prepare as prepare_token,
+    Claims, Jti, KeySet, KeyStatement, KeyStatementError, Policy, Prepared, Refusal, Signature, UnixTime,
+    VerifiedToken, prepare as prepare_token,
 };
 use slots::Slots;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -36,6 +37,8 @@ struct Verifier {
     /// Of the newest key statement that was taken into force: epoch and version.
     key_position: Option<(u64, u64)>,
     pending: Slots<Pending>,
+    /// Tokens that the entry script keeps, to be accepted again without another look at their signature.
+    held: Slots<VerifiedToken>,
     /// The newest head whose base is loaded, and the set they make.
     current: Option<(Head, RevokedSet)>,
     /// A newer head, waiting for its base.
@@ -165,8 +168,9 @@ pub fn prepare(length: usize) -> i32 {
     })
 }
 
-/// Last steps: claims and revocation, at `now` seconds. 0 with the identity in the output, a line for each of agent, tenant, credential, agent type,
-/// jti, scope and audiences (what has no spaces of its own); −1 with the refusal. Frees the handle. `even_if_stale`: a head that is past its `fresh_until` will do.
+/// Last steps: claims and revocation, at `now` seconds. A number to keep the token by ([`recheck`], [`forget`]) with the identity in the output, a
+/// line for each of agent, tenant, credential, agent type, jti, scope, `exp` and audiences; −1 with the refusal. Frees the handle. `even_if_stale`: a head that
+/// is past its `fresh_until` will do.
 #[wasm_bindgen]
 pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: bool) -> i32 {
     with(|verifier| {
@@ -175,8 +179,7 @@ pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: 
         };
         let Some(policy) = &verifier.policy else { return verifier.refuse_for("not_configured") };
         let now = unix_time(now);
-        let is_usable = |(head, _): &&(Head, RevokedSet)| even_if_stale || now < head.fresh_until;
-        let Some((_, revoked)) = verifier.current.as_ref().filter(is_usable) else {
+        let Some(revoked) = verifier.revoked(now, even_if_stale) else {
             return verifier.refuse_for("revocations_unknown");
         };
         match prepared
@@ -184,16 +187,67 @@ pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: 
             .and_then(|token| token.against(revoked))
         {
             Ok(token) => {
-                let claims = token.claims();
+                describe(token.claims(), &mut verifier.output);
+                verifier.held.put(token)
+            }
+            Err(refusal) => verifier.refuse(refusal),
+        }
+    })
+}
+
+/// Whether a kept token still holds at `now` seconds, by what is revoked now: 0, or −1 with the refusal. `even_if_stale` as in [`finish`].
+#[wasm_bindgen]
+pub fn recheck(held: usize, now: f64, even_if_stale: bool) -> i32 {
+    with(|verifier| {
+        let Some(token) = verifier.held.get(held) else { return verifier.refuse_for("not_held") };
+        let now = unix_time(now);
+        let Some(revoked) = verifier.revoked(now, even_if_stale) else {
+            return verifier.refuse_for("revocations_unknown");
+        };
+        match token.recheck(now, revoked) {
+            Ok(()) => 0,
+            Err(refusal) => verifier.refuse(refusal),
+        }
+    })
+}
+
+/// Gives up a kept token.
+#[wasm_bindgen]
+pub fn forget(held: usize) {
+    with(|verifier| drop(verifier.held.take(held)));
+}
+
+// ---- Questions of operators
+
+/// What of a token that was prepared bears on its revocation, whether or not it would be accepted. In the output a line for each of jti, agent,
+/// tenant, credential, kid, `iat`, `exp`; `base` or `delta`, where its serial is revoked; level, instant and place (`base`, `delta`) of the
+/// latest rule about it. Empty where there is none. −1: its issuer didn't sign it, with the refusal. Frees the handle.
+#[wasm_bindgen]
+pub fn explain(handle: usize, signature_is_valid: bool) -> i32 {
+    with(|verifier| {
+        let Some(Pending::Token(prepared)) = verifier.pending.take(handle) else {
+            return verifier.refuse_for("not_prepared");
+        };
+        let (Some(policy), Some((_, revoked))) = (&verifier.policy, &verifier.current) else {
+            return verifier.refuse_for("revocations_unknown");
+        };
+        match prepared.signed_claims(signature(signature_is_valid), policy) {
+            Ok(claims) => {
+                let serial = part(revoked.part_of(claims.jti.coordinate()));
+                let ruling = revoked.ruling(&claims);
+                let rule = ruling.map_or_else(
+                    || "\n\n".to_owned(),
+                    |rule| format!("{}\n{}\n{}", rule.level.name(), rule.not_before.0, part(Some(rule.part))),
+                );
                 verifier.output = format!(
-                    "{}\n{}\n{}\n{}\n{}\n{}\n{}",
+                    "{}\n{}\n{}\n{}\n{}\n{}\n{}\n{serial}\n{rule}",
+                    claims.jti,
                     claims.subject,
                     claims.tenant,
                     claims.credential,
-                    claims.agent_type,
-                    claims.jti,
-                    claims.scope.join(" "),
-                    route_policy::audiences(claims)
+                    claims.key_id,
+                    claims.issued_at.0,
+                    claims.expires_at.0
                 )
                 .into_bytes();
                 0
@@ -201,6 +255,65 @@ pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: 
             Err(refusal) => verifier.refuse(refusal),
         }
     })
+}
+
+/// Where the jti in the input is revoked: `base` or `delta` in the output, or nothing. −1: it isn't one of ours, or nothing is known.
+#[wasm_bindgen]
+pub fn explain_jti(length: usize) -> i32 {
+    with(|verifier| {
+        let jti = verifier.input_text(length).and_then(|text| text.parse::<Jti>().ok());
+        let (Some(jti), Some((_, revoked))) = (jti, &verifier.current) else { return -1 };
+        verifier.output = part(revoked.part_of(jti.coordinate())).into();
+        0
+    })
+}
+
+/// Puts what is in force into the output: of the head `epoch seq as_of fresh_until`, of the base its name, `seq`, bytes, serials and rules, of the
+/// delta bytes, serials and rules; with spaces between. −1: nothing is.
+#[wasm_bindgen]
+pub fn in_force() -> i32 {
+    with(|verifier| {
+        let Some((head, revoked)) = &verifier.current else { return -1 };
+        let (base, delta) = (revoked.base(), revoked.delta());
+        verifier.output = format!(
+            "{} {} {} {} {} {} {} {} {} {} {} {}",
+            head.epoch,
+            head.seq,
+            head.as_of.0,
+            head.fresh_until.0,
+            hex(&head.base),
+            base.seq(),
+            base.size(),
+            base.len(),
+            base.rule_count(),
+            head.delta.len(),
+            delta.len(),
+            delta.rule_count()
+        )
+        .into_bytes();
+        0
+    })
+}
+
+/// Puts `alg kid` of key number `index` into the output. −1: no such key.
+#[wasm_bindgen]
+pub fn key_name(purpose: u32, index: usize) -> i32 {
+    with(|verifier| {
+        let name = verifier.keys(purpose).keys().get(index);
+        let Some(name) = name.map(|key| format!("{} {}", key.algorithm().as_str(), key.kid())) else {
+            return -1;
+        };
+        verifier.output = name.into_bytes();
+        0
+    })
+}
+
+fn part(part: Option<Part>) -> &'static str {
+    match part {
+        Some(Part::Base) => "base",
+        Some(Part::Delta) => "delta",
+        None => "",
+    }
 }
 
 // ---- What waits for its signature to be checked
@@ -283,7 +396,8 @@ pub fn load_base(length: usize) -> i32 {
             return verifier.refuse_for(&FormatError::Length.to_string());
         };
         // Two questions to the hub may have been answered at the same time, with the same head: the second finds it in force.
-        if verifier.current.as_ref().is_some_and(|(head, _)| head.base == *digest) {
+        let is_in_force = verifier.current.as_ref().is_some_and(|(head, _)| head.base == *digest);
+        if is_in_force && verifier.awaiting_base.is_none() {
             return 0;
         }
         let Some((head, delta)) = verifier.awaiting_base.take_if(|(head, _)| head.base == *digest) else {
@@ -361,6 +475,12 @@ pub fn key_statement() -> i32 {
 }
 
 impl Verifier {
+    /// What is revoked, by a head that may be relied on at `now`, or by the newest there is.
+    fn revoked(&self, now: UnixTime, even_if_stale: bool) -> Option<&RevokedSet> {
+        let is_usable = |(head, _): &&(Head, RevokedSet)| even_if_stale || now < head.fresh_until;
+        self.current.as_ref().filter(is_usable).map(|(_, revoked)| revoked)
+    }
+
     const fn keys(&self, purpose: u32) -> &KeySet {
         if purpose == 1 { &self.head_keys } else { &self.token_keys }
     }
@@ -413,6 +533,20 @@ impl Verifier {
         self.output = format!("{reason}\n\n").into_bytes();
         -1
     }
+}
+
+/// Writes who the token belongs to, as [`finish`] says it.
+fn describe(claims: &Claims, output: &mut Vec<u8>) {
+    let Claims { subject, tenant, credential, agent_type, jti, .. } = claims;
+    output.clear();
+    // A vector takes whatever is written.
+    _ = write!(output, "{subject}\n{tenant}\n{credential}\n{agent_type}\n{jti}\n");
+    for (place, scope) in claims.scope.iter().enumerate() {
+        output.extend_from_slice(if place > 0 { b" " } else { b"" });
+        output.extend_from_slice(scope.as_bytes());
+    }
+    _ = write!(output, "\n{}\n", claims.expires_at.0);
+    route_policy::write_audiences(claims, output);
 }
 
 const fn signature(is_valid: bool) -> Signature {

@@ -13,6 +13,7 @@ mod policy;
 mod recover;
 mod resource_servers;
 mod revoke;
+mod revoke_many;
 mod serve;
 mod tenants;
 mod unlock;
@@ -48,7 +49,7 @@ enum Command {
     Migrate,
     /// Make keys, the first tenant and its administrator; safe to run again.
     Bootstrap(Bootstrap),
-    /// Take tokens back: one, or all that an agent, a credential, a tenant or a key has obtained so far.
+    /// Take tokens back: one, all that an agent, a credential, a tenant or a key has obtained so far, or all there are.
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(Revoke),
     /// Make a database fit for use that was restored from a backup: it lacks what was revoked since. Ends every token.
@@ -122,8 +123,12 @@ const REVOKE_EXAMPLES: &str = "\
 Examples:
   countersign revoke --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11       every token of an agent
   countersign revoke --jti 0189ab12-3400-8f00-9c00-000000000000 --tenant 2f0c…   one token, by its id from a log
+  grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' leaked.log | sort -u | countersign revoke --jtis - --tenant 2f0c…
   countersign revoke --tenant 2f0c1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --all-of-tenant
-  countersign revoke --key 4oQ0…   every token signed with a key: kid as `countersign keys list` shows it";
+  countersign revoke --key 4oQ0…   every token signed with a key: kid as `countersign keys list` shows it
+  countersign revoke --everything --reason 'the database was copied'   every token of every tenant
+
+It says how many live tokens that touches, as far as the audit log knows, and when every isolate at the edge had it.";
 
 #[derive(Debug, Args)]
 struct Revoke {
@@ -132,6 +137,15 @@ struct Revoke {
     /// The tenant whose it is. Where the id alone says so it isn't needed; a jti without it is looked for in the platform's tenant.
     #[arg(long, value_name = "ID", value_parser = revoke::tenant_id)]
     tenant: Option<TenantId>,
+    /// Why, for the audit log.
+    #[arg(long, requires = "everything", value_parser = revoke::reason)]
+    reason: Option<String>,
+    /// Don't ask before all tokens of a tenant, or of all, are ended.
+    #[arg(long)]
+    yes: bool,
+    /// Don't wait until the edge has it: up to ten seconds.
+    #[arg(long)]
+    no_wait: bool,
     /// Print a JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -143,6 +157,10 @@ struct RevokeWhat {
     /// One token, by its id.
     #[arg(long)]
     jti: Option<String>,
+    /// Tokens by their ids, one a line of this file (-: of standard input), as many as there are. What isn't a token of the tenant is named, and no
+    /// hindrance to the others.
+    #[arg(long, value_name = "FILE")]
+    jtis: Option<PathBuf>,
     /// Every token of this agent.
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
@@ -155,6 +173,9 @@ struct RevokeWhat {
     /// Every token, of all tenants, that this key signed.
     #[arg(long, value_name = "KID")]
     key: Option<String>,
+    /// Every token of every tenant.
+    #[arg(long, requires = "reason")]
+    everything: bool,
 }
 
 /// The configuration is not valid (`EX_CONFIG` of sysexits.h).
@@ -172,7 +193,10 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve => serve::run(&sources).await,
         Command::Migrate => migrate::run(&sources).await,
         Command::Bootstrap(options) => bootstrap::run(&sources, &options).await,
-        Command::Revoke(options) => revoke::run(&sources, &options).await,
+        Command::Revoke(options) => match &options.what.jtis {
+            Some(file) => revoke_many::run(&sources, &options, file).await,
+            None => revoke::run(&sources, &options).await,
+        },
         Command::Recover(options) => recover::run(&sources, &options).await,
         Command::Agents(command) => agents::run(&sources, &command).await,
         Command::Tenants(command) => tenants::run(&sources, &command).await,

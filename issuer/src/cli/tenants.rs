@@ -16,6 +16,7 @@ use crate::domain::page::Page;
 use crate::domain::resource_server::{NewResourceServer, ResourceServerProfile};
 use crate::domain::revision::Expected;
 use crate::domain::tenant::{Limits, MAX_NAME_CHARACTERS, Plan, Tenant, TenantProfile, TenantStatus};
+use crate::domain::transition::Transition;
 use crate::http::list::ListBody;
 use crate::http::tenants::{AdministratorBody, CreatedTenantBody, TenantBody};
 use crate::keys;
@@ -193,10 +194,10 @@ pub(super) async fn run(sources: &Sources, command: &Command) -> Outcome {
         Command::Show(options) => show(sources, options).await,
         Command::Create(options) => create(sources, options).await,
         Command::Update(options) => update(sources, options).await,
-        Command::Suspend(options) => change_status(sources, options, Becoming::Suspended).await,
-        Command::Reactivate(options) => change_status(sources, options, Becoming::Active).await,
+        Command::Suspend(options) => change_status(sources, options, Transition::Suspend).await,
+        Command::Reactivate(options) => change_status(sources, options, Transition::Reactivate).await,
         Command::Decommission(Decommission { one, .. }) => {
-            change_status(sources, one, Becoming::Decommissioned).await
+            change_status(sources, one, Transition::Decommission).await
         }
         Command::AddAdministrator(options) => add_administrator(sources, options).await,
     }
@@ -304,23 +305,12 @@ async fn update(sources: &Sources, options: &Update) -> Outcome {
     print(Format::of(options.one.json), &changed)
 }
 
-enum Becoming {
-    Active,
-    Suspended,
-    Decommissioned,
-}
-
-async fn change_status(sources: &Sources, options: &One, becoming: Becoming) -> Outcome {
+async fn change_status(sources: &Sources, options: &One, transition: Transition) -> Outcome {
     let (database, caller) = operator::open(sources, None).await?;
     let mut transaction = database.begin_installation().await?;
     let (tenant, origin) = (options.tenant, Origin::default());
-    let changed = match becoming {
-        Becoming::Active => tenants::reactivate(&mut transaction, &caller, tenant, None, &origin).await,
-        Becoming::Suspended => tenants::suspend(&mut transaction, &caller, tenant, None, &origin).await,
-        Becoming::Decommissioned => {
-            tenants::decommission(&mut transaction, &caller, tenant, None, &origin).await
-        }
-    }?;
+    let changed =
+        tenants::change_status(&mut transaction, &caller, tenant, transition, None, &origin).await?;
     Database::commit(transaction).await?;
     print(Format::of(options.json), &changed)
 }

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::clock;
 use crate::storage::changes::Listening;
 use crate::storage::{
-    Database, StorageError, idempotency, not_before, serials, status_lists, used_assertions,
+    Database, StorageError, idempotency, limits, not_before, serials, status_lists, used_assertions,
 };
 
 /// How often the database is asked for a sign of life.
@@ -54,22 +54,29 @@ impl Dispatch {
     }
 }
 
-/// The announcements that the client records and the keys go by.
+/// The announcements that the client records, the keys and the limits go by.
 fn dispatch(app: &Arc<App>) -> Dispatch {
     let (agents, tenants, all, keys, leases) =
         (app.clone(), app.clone(), app.clone(), app.clone(), app.clone());
-    Dispatch::default()
-        .on("agent", move |id| match id.parse::<AgentId>() {
-            Ok(agent) => agents.clients.agent_changed(agent),
-            Err(_) => agents.clients.all_changed(),
+    let base = limits::KINDS.into_iter().fold(Dispatch::default(), |dispatch, kind| {
+        let app = app.clone();
+        dispatch.on(kind, move |id| {
+            let Some(announcement) = limits::Announcement::parse(kind, id) else { return };
+            let app = app.clone();
+            tokio::spawn(async move { app.limits.heard(&app.database, announcement).await });
         })
-        .on("tenant", move |id| match id.parse::<TenantId>() {
-            Ok(tenant) => tenants.clients.tenant_changed(tenant),
-            Err(_) => tenants.clients.all_changed(),
-        })
-        .on("all", move |_| all.clients.all_changed())
-        .on("keys", move |_| keys.keys.changed())
-        .on(serials::CHANGED, move |_| leases.serials.forget())
+    });
+    base.on("agent", move |id| match id.parse::<AgentId>() {
+        Ok(agent) => agents.clients.agent_changed(agent),
+        Err(_) => agents.clients.all_changed(),
+    })
+    .on("tenant", move |id| match id.parse::<TenantId>() {
+        Ok(tenant) => tenants.clients.tenant_changed(tenant),
+        Err(_) => tenants.clients.all_changed(),
+    })
+    .on("all", move |_| all.clients.all_changed())
+    .on("keys", move |_| keys.keys.changed())
+    .on(serials::CHANGED, move |_| leases.serials.forget())
 }
 
 /// The running tasks.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
-pub use publisher::{KvStore, Publisher};
+pub use publisher::{Edge, KvStore, Publisher};
 pub use secret::Secret;
 pub use signing::Signing;
 pub use sources::{Problems, Sources};
@@ -81,6 +81,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     secret("KV_API_TOKEN"),
     plain("HUB_URL"),
     secret("HUB_PUSH_SECRET"),
+    plain("PUBLISHER_DIRECTORY"),
     plain("DATABASE_POOL_SIZE"),
     plain("STARTUP_TIMEOUT_SECONDS"),
     plain("SHUTDOWN_TIMEOUT_SECONDS"),

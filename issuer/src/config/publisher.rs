@@ -1,14 +1,25 @@
 //! Where revocations are published.
 
+use std::path::PathBuf;
+
 use reqwest::Url;
 
 use super::secret::Secret;
 use super::sources::Reader;
 use super::values::{Environment, is_loopback};
 
+/// Where artifacts go.
+#[derive(Debug)]
+pub enum Publisher {
+    /// To the edge on Cloudflare; to a directory on this machine, too, if there is one.
+    Edge(Box<Edge>, Option<PathBuf>),
+    /// To a directory alone.
+    Directory(PathBuf),
+}
+
 /// The edge's two doors: objects go to Workers KV, heads to the hub. Neither is of use without the other.
 #[derive(Debug)]
-pub struct Publisher {
+pub struct Edge {
     /// Base URL of the edge.
     pub hub_url: Url,
     /// What the hub knows the issuer by.
@@ -32,6 +43,23 @@ const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4/accounts/";
 
 impl Publisher {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
+        let edge = Edge::read(reader, environment);
+        let directory = reader.text("PUBLISHER_DIRECTORY").map(PathBuf::from);
+        let directory = directory.filter(|path| {
+            if !path.is_absolute() {
+                reader.problem("PUBLISHER_DIRECTORY must be an absolute path");
+            }
+            path.is_absolute()
+        });
+        match (edge, directory) {
+            (Some(edge), directory) => Some(Self::Edge(Box::new(edge), directory)),
+            (None, directory) => directory.map(Self::Directory),
+        }
+    }
+}
+
+impl Edge {
+    fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let named = ["HUB_URL", "KV_NAMESPACE_ID", "KV_API_BASE", "KV_ACCOUNT_ID"];
         named.iter().find(|name| reader.text(name).is_some())?;
 

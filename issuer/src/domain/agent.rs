@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::scope::Scopes;
 use super::text_enum;
+use super::transition::{Final, Transition};
 
 text_enum! {
     /// What an agent does.
@@ -65,21 +66,6 @@ impl AgentStatus {
         }
     }
 }
-
-/// A change of an agent's status. One that leads to where the agent is changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transition {
-    /// It may do nothing for now.
-    Suspend,
-    /// It may act again.
-    Reactivate,
-    /// It may never act again.
-    Decommission,
-}
-
-/// The agent is decommissioned, and stays so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Final;
 
 /// What an agent is registered with; checked when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,13 @@ pub mod client_secret;
 pub mod credential;
 pub mod limit;
 pub mod page;
+pub mod publication;
 pub mod resource_server;
 pub mod revision;
 pub mod scope;
 pub mod signing_key;
 pub mod tenant;
+pub mod transition;
 
 use std::fmt;
 

@@ -4,6 +4,7 @@ use countersign_shared::{Algorithm, TenantId};
 use time::OffsetDateTime;
 
 use super::text_enum;
+use super::transition::{Final, Transition};
 
 text_enum! {
     /// Whether a tenant's agents may do anything.
@@ -14,6 +15,18 @@ text_enum! {
         Suspended = "suspended",
         /// Never again.
         Decommissioned = "decommissioned",
+    }
+}
+
+impl TenantStatus {
+    /// What becomes of a tenant in this status.
+    pub const fn after(self, transition: Transition) -> Result<Self, Final> {
+        match (self, transition) {
+            (_, Transition::Decommission) => Ok(Self::Decommissioned),
+            (Self::Decommissioned, _) => Err(Final),
+            (_, Transition::Suspend) => Ok(Self::Suspended),
+            (_, Transition::Reactivate) => Ok(Self::Active),
+        }
     }
 }
 

@@ -49,13 +49,13 @@ pub async fn issue(
     if mint::wait_out(authenticated.not_before, authenticated.at).await? {
         authenticated = client_auth::look_again(app, &authenticated, origin).await?;
     }
-    let asked =
-        json!({ "resource": request.resource, "scope": request.scope.as_ref().map(Scopes::to_string) });
-    let issued = issue_to(app, &authenticated, request, origin).await;
+    let issued = issue_to(app, &authenticated, &request, origin).await;
     if let Err(error) = &issued
         && let Some(code) = refusal(error)
     {
         // Its administrators want to know who asks for what it may not have.
+        let asked =
+            json!({ "resource": request.resource, "scope": request.scope.as_ref().map(Scopes::to_string) });
         let event = Event::failed(Action::TokenRefused, code, origin)
             .with(json!({ "reason": code, "asked": asked, "credential_id": authenticated.credential }));
         let Client { agent_id, tenant_id, .. } = *authenticated.client;
@@ -84,7 +84,7 @@ const fn refusal(error: &OauthError) -> Option<&'static str> {
 async fn issue_to(
     app: &App,
     authenticated: &Authenticated,
-    request: Request,
+    request: &Request,
     origin: &Origin,
 ) -> Result<Issued, OauthError> {
     let (tenant, resource) = (authenticated.client.tenant_id, request.resource.as_deref());
@@ -127,14 +127,15 @@ fn decide(
     app: &App,
     authenticated: &Authenticated,
     resource_server: Option<&ResourceServer>,
-    request: Request,
+    request: &Request,
 ) -> Result<Grant, OauthError> {
     let client = &authenticated.client;
-    let (audience, longest, applicable) = audience(app, client, resource_server, request.resource)?;
+    let (audience, longest, applicable) =
+        audience(app, client, resource_server, request.resource.as_deref())?;
     let status_list =
         resource_server.is_some_and(|server| server.status_list && server.identifier == audience);
 
-    let scope = match request.scope {
+    let scope = match &request.scope {
         None => applicable,
         Some(wanted) => {
             let refused = wanted.beyond(&applicable);
@@ -143,7 +144,7 @@ fn decide(
                     "not allowed for this agent at {audience}: {refused}"
                 )));
             }
-            wanted
+            wanted.clone()
         }
     };
     let lifetime = request.expires_in.unwrap_or(longest);
@@ -168,12 +169,12 @@ fn audience(
     app: &App,
     client: &Client,
     resource_server: Option<&ResourceServer>,
-    resource: Option<String>,
+    resource: Option<&str>,
 ) -> Result<(String, u32, Scopes), OauthError> {
-    if let Some(resource) = &resource
+    if let Some(resource) = resource
         && resource == app.issuer_url.as_str()
     {
-        return Ok((resource.clone(), app.token_lifetime, client.scopes.for_issuer()));
+        return Ok((resource.to_owned(), app.token_lifetime, client.scopes.for_issuer()));
     }
     match (resource_server, resource) {
         // A resource server registered under the issuer's own identifier (say, before ISSUER_URL was changed) gets no tokens by

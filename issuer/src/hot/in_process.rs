@@ -91,14 +91,14 @@ impl HotState for InProcess {
         "in_process"
     }
 
-    fn mark_revoked(&self, jti: Jti, seconds: u64) -> BoxFuture<'_, ()> {
+    fn mark_revoked<'a>(&'a self, new: &'a [(Jti, u64)]) -> BoxFuture<'a, ()> {
         let now = Instant::now();
         let mut marks = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
         if marks.until.len() >= marks.sweep_above.max(SWEEP_ABOVE) {
             marks.until.retain(|_, until| *until > now);
             marks.sweep_above = marks.until.len() * 2;
         }
-        marks.until.insert(jti, now + Duration::from_secs(seconds));
+        marks.until.extend(new.iter().map(|(jti, seconds)| (*jti, now + Duration::from_secs(*seconds))));
         Box::pin(ready(()))
     }
 

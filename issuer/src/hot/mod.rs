@@ -85,8 +85,8 @@ pub trait HotState: Send + Sync {
     /// Its name, for `/ready`.
     fn name(&self) -> &'static str;
 
-    /// Marks `jti` as revoked for `seconds`.
-    fn mark_revoked(&self, jti: Jti, seconds: u64) -> BoxFuture<'_, ()>;
+    /// Marks each of these tokens as revoked for so many seconds.
+    fn mark_revoked<'a>(&'a self, marks: &'a [(Jti, u64)]) -> BoxFuture<'a, ()>;
 
     /// Whether `jti` has a mark; `None` where that can't be told.
     fn is_revoked(&self, jti: Jti) -> BoxFuture<'_, Option<bool>>;

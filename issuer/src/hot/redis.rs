@@ -173,11 +173,13 @@ impl HotState for Redis {
         "redis"
     }
 
-    fn mark_revoked(&self, jti: Jti, seconds: u64) -> BoxFuture<'_, ()> {
+    fn mark_revoked<'a>(&'a self, marks: &'a [(Jti, u64)]) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let mut command = cmd("SET");
-            command.arg(revoked_key(jti)).arg(1).arg("EX").arg(seconds.max(1));
-            _ = self.run::<()>(&command).await;
+            let mut commands = pipe();
+            for (jti, seconds) in marks {
+                commands.set_ex(revoked_key(*jti), 1, (*seconds).max(1)).ignore();
+            }
+            _ = self.pipeline(&commands).await;
         })
     }
 

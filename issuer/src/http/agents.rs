@@ -27,10 +27,11 @@ use super::openapi;
 use crate::app::App;
 use crate::domain::agent::{
     Agent, AgentFilter, AgentPatch, AgentStatus, AgentType, DeploymentEnv, MAX_EMAIL_CHARACTERS,
-    MAX_METADATA, MetadataPatch, NewAgent, Transition, is_email,
+    MAX_METADATA, MetadataPatch, NewAgent, is_email,
 };
 use crate::domain::audit::Origin;
 use crate::domain::scope::{self, Scopes};
+use crate::domain::transition::Transition;
 use crate::management::agents;
 use crate::management::caller::Caller;
 use crate::storage::Database;

@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::body::{self, BodyError};
 use super::error::{ApiError, FieldProblem};
 
+/// Of the names that a request shouldn't have, and of the entries of one array, at most so many are named.
+const MAX_PROBLEMS: usize = 100;
+
 /// The members of a JSON object that nobody has asked for yet, and what was wrong with the others.
 pub(super) struct Fields {
     members: BTreeMap<String, Value>,
@@ -81,6 +84,31 @@ impl Fields {
         }
     }
 
+    /// A field that may be absent or null: an array of 1 to `max` entries. What is wrong with an entry is named `name[place]`, counted from 0.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &str,
+        max: usize,
+        read: impl Fn(Value) -> Read<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.members.remove(name).filter(|value| !value.is_null())?;
+        let entries = match value {
+            Value::Array(entries) if (1..=max).contains(&entries.len()) => entries,
+            _ => {
+                self.problem(name, format!("must be an array of 1 to {max} entries"));
+                return None;
+            }
+        };
+        let read: Vec<Read<T>> = entries.into_iter().map(read).collect();
+        let bad = read.iter().enumerate().filter_map(|(place, entry)| Some((place, entry.as_ref().err()?)));
+        let bad: Vec<(usize, String)> =
+            bad.take(MAX_PROBLEMS).map(|(place, said)| (place, said.clone())).collect();
+        for (place, problem) in bad {
+            self.problem(&format!("{name}[{place}]"), problem);
+        }
+        read.into_iter().collect::<Result<_, _>>().ok()
+    }
+
     fn convert<T>(&mut self, name: &str, value: Value, read: impl FnOnce(Value) -> Read<T>) -> Option<T> {
         read(value).map_err(|problem| self.problem(name, problem)).ok()
     }
@@ -92,7 +120,7 @@ impl Fields {
 
     /// `value`, if nothing was wrong and nothing is left over.
     pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, ApiError> {
-        for name in std::mem::take(&mut self.members).into_keys().take(100) {
+        for name in std::mem::take(&mut self.members).into_keys().take(MAX_PROBLEMS) {
             self.problem(&name, "is not a field of this request".to_owned());
         }
         match value {

@@ -27,6 +27,7 @@ mod openapi;
 mod patient;
 mod protect;
 pub(crate) mod resource_servers;
+mod revocation_status;
 mod revocations;
 mod revoke;
 mod server;
@@ -79,6 +80,7 @@ fn routes() -> Routes {
         .routes(routes!(credentials::rotate))
         .routes(routes!(credentials::revoke))
         .routes(routes!(revocations::create))
+        .routes(routes!(revocation_status::read))
         .routes(routes!(audit::list))
         .routes(routes!(audit::export))
         .routes(routes!(audit::read))

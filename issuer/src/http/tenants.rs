@@ -27,6 +27,7 @@ use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::scope;
 use crate::domain::tenant::{Limits, MAX_NAME_CHARACTERS, Plan, Tenant, TenantProfile, TenantStatus};
+use crate::domain::transition::Transition;
 use crate::management::caller::Caller;
 use crate::management::tenants::{self, Administrator, Created, NewAdministrator, NewTenant};
 use crate::storage::Database;
@@ -224,13 +225,7 @@ pub(super) async fn suspend(
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = platform(&app, &headers, &origin, scope::TENANTS_WRITE).await?;
-    let tenant = tenant_id(path)?;
-    let expected = conditional::expected(&headers)?;
-    let mut transaction = app.database.begin_installation().await?;
-    let changed = tenants::suspend(&mut transaction, &caller, tenant, expected.as_ref(), &origin).await?;
-    Database::commit(transaction).await?;
-    Ok(conditional::tagged(changed.revision, TenantBody::from(changed)))
+    change_status(&app, &origin, path, &headers, Transition::Suspend).await
 }
 
 /// `POST /api/v1/tenants/{tenant_id}/reactivate`.
@@ -257,13 +252,7 @@ pub(super) async fn reactivate(
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = platform(&app, &headers, &origin, scope::TENANTS_WRITE).await?;
-    let tenant = tenant_id(path)?;
-    let expected = conditional::expected(&headers)?;
-    let mut transaction = app.database.begin_installation().await?;
-    let changed = tenants::reactivate(&mut transaction, &caller, tenant, expected.as_ref(), &origin).await?;
-    Database::commit(transaction).await?;
-    Ok(conditional::tagged(changed.revision, TenantBody::from(changed)))
+    change_status(&app, &origin, path, &headers, Transition::Reactivate).await
 }
 
 /// `DELETE /api/v1/tenants/{tenant_id}`.
@@ -290,12 +279,23 @@ pub(super) async fn decommission(
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = platform(&app, &headers, &origin, scope::TENANTS_WRITE).await?;
+    change_status(&app, &origin, path, &headers, Transition::Decommission).await
+}
+
+async fn change_status(
+    app: &App,
+    origin: &Origin,
+    path: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+    transition: Transition,
+) -> Result<Response, ApiError> {
+    let caller = platform(app, headers, origin, scope::TENANTS_WRITE).await?;
     let tenant = tenant_id(path)?;
-    let expected = conditional::expected(&headers)?;
+    let expected = conditional::expected(headers)?;
     let mut transaction = app.database.begin_installation().await?;
     let changed =
-        tenants::decommission(&mut transaction, &caller, tenant, expected.as_ref(), &origin).await?;
+        tenants::change_status(&mut transaction, &caller, tenant, transition, expected.as_ref(), origin)
+            .await?;
     Database::commit(transaction).await?;
     Ok(conditional::tagged(changed.revision, TenantBody::from(changed)))
 }

@@ -1,4 +1,4 @@
-//! What limits do beside requests: hear what other processes announce, and carry away what has gathered.
+//! What limits do beside requests: carry away what has gathered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,6 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::app::App;
-use crate::storage::StorageError;
-use crate::storage::limits::Announcements;
 
 /// How long giving back may take at a stop, when there may be no database any more.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,8 +26,7 @@ pub struct Upkeep {
 pub fn start(app: &Arc<App>) -> Upkeep {
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    tasks.spawn(until(stopping.clone(), carry(app.clone())));
-    tasks.spawn(until(stopping, listen(app.clone())));
+    tasks.spawn(until(stopping, carry(app.clone())));
     Upkeep { app: app.clone(), tasks, stop }
 }
 
@@ -61,21 +58,5 @@ async fn carry(app: Arc<App>) {
         sleep(EVERY).await;
         app.limits.monthly.flush(&*app.limits.hot).await;
         app.limits.quotas.give_back_idle(&app.database).await;
-    }
-}
-
-async fn listen(app: Arc<App>) {
-    loop {
-        let Err(error) = hear(&app).await;
-        warn!("unlocks by other processes aren't heard for the moment: {error}");
-        sleep(EVERY).await;
-    }
-}
-
-async fn hear(app: &App) -> Result<std::convert::Infallible, StorageError> {
-    let mut announcements = Announcements::listen(&app.database).await?;
-    loop {
-        let announcement = announcements.next().await?;
-        app.limits.heard(&app.database, announcement).await;
     }
 }

@@ -12,13 +12,12 @@ use serde_json::json;
 use super::caller::Caller;
 use super::{ManagementError, new_id};
 use crate::clock;
-use crate::domain::agent::{
-    Agent, AgentFilter, AgentPatch, AgentStatus, Final, NewAgent, TooMuchMetadata, Transition,
-};
+use crate::domain::agent::{Agent, AgentFilter, AgentPatch, AgentStatus, NewAgent, TooMuchMetadata};
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::page::{Listed, Page};
 use crate::domain::revision::Expected;
 use crate::domain::scope::{PLATFORM, Scopes};
+use crate::domain::transition::{Final, Transition};
 use crate::storage::agents::{self, Written};
 use crate::storage::{Transaction, audit, not_before, tenants};
 

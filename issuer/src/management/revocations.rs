@@ -1,4 +1,4 @@
-//! Taking tokens back: one, or all that an agent, a credential, a tenant or a signing key has obtained so far.
+//! Taking tokens back: one, or all that an agent, a credential, a tenant or a signing key has obtained so far, or all there are.
 
 use countersign_shared::revocation::Level;
 use countersign_shared::{AgentId, CredentialId, Jti, TenantId, UnixTime};
@@ -26,6 +26,25 @@ pub enum Subject {
     Tenant(TenantId),
     /// All that were signed with a key, by its kid: every tenant's.
     Key(String),
+    /// All there are, of every tenant.
+    Everything {
+        /// Why, for the audit log.
+        reason: String,
+    },
+}
+
+impl Subject {
+    /// The rule's level and subject (docs/reference/formats.md); `None`: it is one token.
+    pub fn rule(&self) -> Option<(Level, Vec<u8>)> {
+        match self {
+            Self::Token(_) => None,
+            Self::Agent(AgentId(id)) => Some((Level::Agent, id.as_bytes().to_vec())),
+            Self::Credential(CredentialId(id)) => Some((Level::Credential, id.as_bytes().to_vec())),
+            Self::Tenant(TenantId(id)) => Some((Level::Tenant, id.as_bytes().to_vec())),
+            Self::Key(kid) => Some((Level::Key, kid.as_bytes().to_vec())),
+            Self::Everything { .. } => Some((Level::Global, Vec::new())),
+        }
+    }
 }
 
 /// What was ended.
@@ -47,7 +66,7 @@ pub async fn begin(
     let beyond = match subject {
         Subject::Token(_) | Subject::Agent(_) | Subject::Credential(_) => false,
         Subject::Tenant(tenant) => *tenant != caller.tenant(),
-        Subject::Key(_) => true,
+        Subject::Key(_) | Subject::Everything { .. } => true,
     };
     if !beyond {
         return Ok(database.begin_as(caller.tenant()).await?);
@@ -67,7 +86,7 @@ pub async fn revoke(
 ) -> Result<Ended, ManagementError> {
     let tenant = caller.tenant();
     let mut holder = None;
-    let (owner, level, id, target) = match subject {
+    let (owner, target) = match subject {
         Subject::Token(jti) => {
             if !jti::is_ours(&secrets.jti_tag, *jti, tenant) {
                 return Err(ManagementError::TokenNotFound);
@@ -81,7 +100,7 @@ pub async fn revoke(
             // As with every change to an agent: who may less can't shut it out.
             caller.require_may_grant(&found.profile.scopes)?;
             holder = Some(*agent);
-            (Some(tenant), Level::Agent, agent.0.as_bytes().to_vec(), (TargetType::Agent, agent.to_string()))
+            (Some(tenant), Some((TargetType::Agent, agent.to_string())))
         }
         Subject::Credential(credential) => {
             holder = credentials::holder(transaction, tenant, *credential).await?;
@@ -89,30 +108,36 @@ pub async fn revoke(
             let agent = agents::find(transaction, tenant, agent).await?;
             let agent = agent.ok_or(ManagementError::CredentialNotFound)?;
             caller.require_may_grant(&agent.profile.scopes)?;
-            let target = (TargetType::Credential, credential.to_string());
-            (Some(tenant), Level::Credential, credential.0.as_bytes().to_vec(), target)
+            (Some(tenant), Some((TargetType::Credential, credential.to_string())))
         }
         Subject::Tenant(tenant) => {
             if !tenants::exists(transaction, *tenant).await? {
                 return Err(ManagementError::TenantNotFound);
             }
             caller.require_may_grant(&Scopes::tenant_administrator())?;
-            let target = (TargetType::Tenant, tenant.to_string());
-            (Some(*tenant), Level::Tenant, tenant.0.as_bytes().to_vec(), target)
+            (Some(*tenant), Some((TargetType::Tenant, tenant.to_string())))
         }
         Subject::Key(kid) => {
             if !signing_keys::signs_tokens(transaction, kid).await? {
                 return Err(ManagementError::KeyNotFound);
             }
-            (None, Level::Key, kid.as_bytes().to_vec(), (TargetType::Key, kid.clone()))
+            (None, Some((TargetType::Key, kid.clone())))
         }
+        Subject::Everything { .. } => (None, None),
     };
+    let Some((level, id)) = subject.rule() else { return Err(ManagementError::TokenNotFound) };
     // Whoever asks for a token from now on gets one that the rule doesn't touch (tokens/mint.rs).
     let up_to = clock::now();
     not_before::end_tokens(transaction, owner, level, &id, up_to).await?;
-    let event = Event::done(tenant, caller.agent(), Action::TokensEnded, origin)
-        .on(target.0, &target.1)
-        .with(json!({ "issued_up_to": up_to.0 }));
+    let mut details = json!({ "issued_up_to": up_to.0 });
+    if let Subject::Everything { reason } = subject {
+        details["everything"] = true.into();
+        details["reason"] = reason.as_str().into();
+    }
+    let mut event = Event::done(tenant, caller.agent(), Action::TokensEnded, origin).with(details);
+    if let Some((target, id)) = &target {
+        event = event.on(*target, id);
+    }
     audit::record_in(transaction, &event).await?;
     if let Some(owner) = owner.filter(|owner| *owner != tenant) {
         // Its administrators see what was done to it.

@@ -22,6 +22,7 @@ use crate::domain::resource_server::{NewResourceServer, RegisteredResourceServer
 use crate::domain::revision::Expected;
 use crate::domain::scope::Scopes;
 use crate::domain::tenant::{Tenant, TenantProfile, TenantStatus};
+use crate::domain::transition::{Final, Transition};
 use crate::keys::ServerSecrets;
 use crate::storage::tenants::{Filter, Naming};
 use crate::storage::{Transaction, audit, not_before, tenants};
@@ -127,54 +128,41 @@ pub async fn update(
     Ok(updated)
 }
 
-/// Suspends a tenant: its tokens end, and its clients get no more until it is reactivated. One that is suspended stays so.
-pub async fn suspend(
+/// Changes the status of a tenant, which is in the `expected` revision if one is. Where it is in the status already nothing is written. One that may no
+/// longer act loses its tokens; they stay ended when it is reactivated. One that is decommissioned never acts again; its rows stay, and so do its name and
+/// its identifiers.
+pub async fn change_status(
     transaction: &mut Transaction,
     caller: &Caller,
     tenant: TenantId,
+    transition: Transition,
     expected: Option<&Expected>,
     origin: &Origin,
 ) -> Result<Tenant, ManagementError> {
     let found = locked(transaction, tenant).await?;
     require_revision(expected, found.revision)?;
-    require_alive(&found)?;
-    end(transaction, caller, found, TenantStatus::Suspended, Action::TenantSuspended, origin).await
-}
-
-/// Ends a tenant for good: its tokens end, and its clients never get another. Its rows stay, and so do its name and its identifiers. One that was
-/// decommissioned stays so.
-pub async fn decommission(
-    transaction: &mut Transaction,
-    caller: &Caller,
-    tenant: TenantId,
-    expected: Option<&Expected>,
-    origin: &Origin,
-) -> Result<Tenant, ManagementError> {
-    let found = locked(transaction, tenant).await?;
-    require_revision(expected, found.revision)?;
-    end(transaction, caller, found, TenantStatus::Decommissioned, Action::TenantDecommissioned, origin).await
-}
-
-/// Lets a suspended tenant's clients get tokens again; the old ones stay ended. One that is active stays so.
-pub async fn reactivate(
-    transaction: &mut Transaction,
-    caller: &Caller,
-    tenant: TenantId,
-    expected: Option<&Expected>,
-    origin: &Origin,
-) -> Result<Tenant, ManagementError> {
-    let found = locked(transaction, tenant).await?;
-    require_revision(expected, found.revision)?;
-    require_alive(&found)?;
-    if found.status == TenantStatus::Active {
+    let status = found.status.after(transition).map_err(|Final| ManagementError::TenantDecommissioned)?;
+    if status != TenantStatus::Active && found.is_platform {
+        // Nobody would be left to undo it.
+        return Err(ManagementError::PlatformTenant);
+    }
+    if status == found.status {
         return Ok(found);
     }
-    let updated = tenants::set_status(transaction, tenant, TenantStatus::Active).await?;
-    // What its clients may have got while the suspension was being committed stays ended too.
+    let changed = tenants::set_status(transaction, tenant, status).await?;
     let subject = tenant.0.as_bytes();
-    not_before::end_tokens(transaction, Some(tenant), Level::Tenant, subject, clock::now()).await?;
-    record(transaction, caller, tenant, Action::TenantReactivated, json!({}), origin).await?;
-    Ok(updated)
+    let (action, details) = if status == TenantStatus::Active {
+        // What its clients may have got while the suspension was being committed stays ended too.
+        not_before::end_tokens(transaction, Some(tenant), Level::Tenant, subject, clock::now()).await?;
+        (Action::TenantReactivated, json!({}))
+    } else {
+        let until = not_before::end_with_holder(transaction, tenant, Level::Tenant, subject).await?;
+        let for_good = status == TenantStatus::Decommissioned;
+        let action = if for_good { Action::TenantDecommissioned } else { Action::TenantSuspended };
+        (action, json!({ "status_before": found.status.as_str(), "tokens_ended_until": until.0 }))
+    };
+    record(transaction, caller, tenant, action, details, origin).await?;
+    Ok(changed)
 }
 
 /// Gives a tenant another administrator, say because the one it had is lost. Not to one that is decommissioned.
@@ -225,30 +213,6 @@ pub(super) fn administrator(email: &str, owner: &str, scopes: Scopes) -> NewAgen
         scopes,
         metadata: BTreeMap::new(),
     }
-}
-
-/// Ends all tokens of the tenant with its new status.
-async fn end(
-    transaction: &mut Transaction,
-    caller: &Caller,
-    found: Tenant,
-    status: TenantStatus,
-    action: Action,
-    origin: &Origin,
-) -> Result<Tenant, ManagementError> {
-    if found.is_platform {
-        // Nobody would be left to undo it.
-        return Err(ManagementError::PlatformTenant);
-    }
-    if found.status == status {
-        return Ok(found);
-    }
-    let tenant = found.tenant_id;
-    let updated = tenants::set_status(transaction, tenant, status).await?;
-    let until = not_before::end_with_holder(transaction, tenant, Level::Tenant, tenant.0.as_bytes()).await?;
-    let details = json!({ "status_before": found.status.as_str(), "tokens_ended_until": until.0 });
-    record(transaction, caller, tenant, action, details, origin).await?;
-    Ok(updated)
 }
 
 async fn locked(transaction: &mut Transaction, tenant: TenantId) -> Result<Tenant, ManagementError> {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::sinks::{Artifact, Receipt, Sink, SinkError};
+use crate::clock;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -25,8 +27,12 @@ pub(super) struct Parcel {
 pub(super) struct Delivery {
     /// The number of the newest artifact that is there.
     pub(super) delivered: u64,
+    /// When something was delivered last.
+    pub(super) last_success: Option<OffsetDateTime>,
     /// Since when deliveries fail.
-    pub(super) failing_since: Option<Instant>,
+    pub(super) failing_since: Option<(Instant, OffsetDateTime)>,
+    /// Why the last one did, while they do.
+    pub(super) error: Option<String>,
     /// How often they worked again after having failed.
     pub(super) recoveries: u64,
     /// Epoch and seq (of key statements: version) of the newer one for which the hub refused the last.
@@ -78,7 +84,9 @@ async fn run(
                     }
                     report.send_modify(|delivery| {
                         delivery.delivered = parcel.number;
+                        delivery.last_success = Some(clock::precise());
                         delivery.failing_since = None;
+                        delivery.error = None;
                         delivery.superseded_by = None;
                         delivery.receipt = receipt;
                         delivery.recoveries += u64::from(recovered);
@@ -88,12 +96,14 @@ async fn run(
                 Err(cause) => {
                     let failure = failure.get_or_insert_with(Failure::new);
                     failure.say(sink.name(), &cause);
+                    let error = cause.to_string();
                     let superseded_by = match cause {
                         SinkError::Superseded { epoch, seq } => Some((epoch, seq)),
                         SinkError::Failed(_) => None,
                     };
                     report.send_modify(|delivery| {
-                        delivery.failing_since = Some(failure.since);
+                        delivery.failing_since = Some((failure.since, failure.since_when));
+                        delivery.error = Some(error);
                         delivery.superseded_by = superseded_by;
                     });
                     // The same head would be refused again; the next one may not be.
@@ -112,13 +122,14 @@ async fn run(
 /// A run of failed attempts.
 struct Failure {
     since: Instant,
+    since_when: OffsetDateTime,
     said: Option<Instant>,
     pause: Duration,
 }
 
 impl Failure {
     fn new() -> Self {
-        Self { since: Instant::now(), said: None, pause: FIRST_PAUSE }
+        Self { since: Instant::now(), since_when: clock::precise(), said: None, pause: FIRST_PAUSE }
     }
 
     fn say(&mut self, sink: &str, cause: &SinkError) {

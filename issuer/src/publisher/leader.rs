@@ -20,6 +20,13 @@ const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Task {
     pub(super) app: Arc<App>,
+    pub(super) doors: Doors,
+    /// A place that gets the same, and that nothing waits for.
+    pub(super) mirror: Option<Doors>,
+}
+
+/// The ways into a place.
+pub(super) struct Doors {
     pub(super) objects: Arc<dyn Sink>,
     pub(super) heads: Arc<dyn Sink>,
     pub(super) keys: Arc<dyn Sink>,

@@ -1,6 +1,7 @@
-//! Where artifacts go: objects to Workers KV, heads and key statements to the hub.
+//! Where artifacts go: objects to Workers KV, heads and key statements to the hub; or all of them to a directory ([`super::directory`]).
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -8,7 +9,9 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
+use super::artifacts::BaseObject;
 use crate::config::{self, Secret};
+use crate::domain::publication::Listeners;
 
 /// How long storing an object may take: it can have megabytes.
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,10 +21,10 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Something to deliver.
 #[derive(Debug)]
 pub(super) enum Artifact {
-    /// An immutable object: its name and its bytes.
-    Object(String, Vec<u8>),
-    /// A signed head.
-    Head(String),
+    /// An immutable object.
+    Object(Arc<BaseObject>),
+    /// A signed head, and the object that it names where this process has it.
+    Head(String, Option<Arc<BaseObject>>),
     /// A signed key statement.
     Keys(String),
 }
@@ -29,8 +32,10 @@ pub(super) enum Artifact {
 /// What the place said when it took it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Receipt {
-    /// Epoch and version of the key statement that the hub holds. Only heads are answered with it.
+    /// Epoch and version of the key statement that is there. Only heads are answered with it.
     pub(super) keys: Option<(u64, u64)>,
+    /// Who listens there. Likewise, and not from every hub.
+    pub(super) listeners: Option<Listeners>,
 }
 
 /// A place for artifacts.
@@ -40,7 +45,24 @@ pub(super) trait Sink: Send + Sync + 'static {
 
     /// Delivers `artifact`; whatever arrives twice does no harm.
     fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<Receipt, SinkError>>;
+
+    /// The store whose objects have to be deleted when no head names them any more; `None` where that isn't the publisher's work.
+    fn store(&self) -> Option<&dyn ObjectStore> {
+        None
+    }
 }
+
+/// A place that keeps objects until it is told to delete them.
+pub(super) trait ObjectStore: Send + Sync {
+    /// Tells it from all others.
+    fn place(&self) -> &str;
+
+    /// Deletes the objects of these names, at most [`MAX_DELETED`]; returns the names of those that are gone, whether or not they were there.
+    fn delete<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<String>, SinkError>>;
+}
+
+/// As many as Workers KV deletes at once.
+pub(super) const MAX_DELETED: usize = 10_000;
 
 /// Why a delivery failed.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,18 +89,26 @@ impl fmt::Display for SinkError {
     }
 }
 
-/// Workers KV, by `PUT …/values/{key}` of Cloudflare's REST API.
+/// Workers KV, by `PUT …/values/{key}` and `POST …/bulk/delete` of Cloudflare's REST API.
 pub(super) struct KvStore {
     client: Client,
-    values: String,
+    place: String,
+    namespace: String,
     token: Option<Secret>,
 }
 
 impl KvStore {
     pub(super) fn new(client: Client, config: &config::KvStore) -> Self {
         let base = config.api_base.as_str().trim_end_matches('/');
-        let values = format!("{base}/storage/kv/namespaces/{}/values/", config.namespace_id);
-        Self { client, values, token: config.token.clone() }
+        let namespace = format!("{base}/storage/kv/namespaces/{}", config.namespace_id);
+        Self { client, place: format!("kv {}", config.namespace_id), namespace, token: config.token.clone() }
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
     }
 }
 
@@ -89,18 +119,46 @@ impl Sink for KvStore {
 
     fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<Receipt, SinkError>> {
         Box::pin(async move {
-            let Artifact::Object(name, bytes) = artifact else {
+            let Artifact::Object(object) = artifact else {
                 return Err(SinkError::Failed("only objects go through KV".into()));
             };
-            let url = format!("{}{}", self.values, name.replace('/', "%2F"));
-            let mut request = self.client.put(url).header(CONTENT_TYPE, "application/octet-stream");
-            if let Some(token) = &self.token {
-                request = request.bearer_auth(token.expose());
-            }
-            send(request.timeout(OBJECT_TIMEOUT).body(bytes.clone())).await?;
+            let url = format!("{}/values/{}", self.namespace, object.name().replace('/', "%2F"));
+            let request = self.client.put(url).header(CONTENT_TYPE, "application/octet-stream");
+            send(self.authorized(request).timeout(OBJECT_TIMEOUT).body(object.bytes.clone())).await?;
             Ok(Receipt::default())
         })
     }
+
+    fn store(&self) -> Option<&dyn ObjectStore> {
+        Some(self)
+    }
+}
+
+impl ObjectStore for KvStore {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn delete<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<String>, SinkError>> {
+        Box::pin(async move {
+            let request = self.client.post(format!("{}/bulk/delete", self.namespace)).json(names);
+            let response = send(self.authorized(request).timeout(OBJECT_TIMEOUT)).await?;
+            let answer = response.json::<Deleted>().await.map_err(failed)?;
+            let left = answer.result.unsuccessful_keys.unwrap_or_default();
+            Ok(names.iter().filter(|name| !left.contains(name)).cloned().collect())
+        })
+    }
+}
+
+/// KV's answer to a deletion, as far as it matters here.
+#[derive(Deserialize)]
+struct Deleted {
+    result: DeletedKeys,
+}
+
+#[derive(Deserialize)]
+struct DeletedKeys {
+    unsuccessful_keys: Option<Vec<String>>,
 }
 
 /// One of the two doors of the revocation hub at the edge.
@@ -113,16 +171,16 @@ pub(super) struct Hub {
 
 impl Hub {
     /// The door for heads.
-    pub(super) fn heads(client: Client, config: &config::Publisher) -> Self {
+    pub(super) fn heads(client: Client, config: &config::Edge) -> Self {
         Self::new("hub", "head", client, config)
     }
 
     /// The door for key statements.
-    pub(super) fn keys(client: Client, config: &config::Publisher) -> Self {
+    pub(super) fn keys(client: Client, config: &config::Edge) -> Self {
         Self::new("hub_keys", "keys", client, config)
     }
 
-    fn new(name: &'static str, door: &str, client: Client, config: &config::Publisher) -> Self {
+    fn new(name: &'static str, door: &str, client: Client, config: &config::Edge) -> Self {
         let mut url = config.hub_url.clone();
         let path = format!("{}/_countersign/hub/{door}", url.path().trim_end_matches('/'));
         url.set_path(&path);
@@ -137,7 +195,7 @@ impl Sink for Hub {
 
     fn deliver<'a>(&'a self, artifact: &'a Artifact) -> BoxFuture<'a, Result<Receipt, SinkError>> {
         Box::pin(async move {
-            let (Artifact::Head(jws) | Artifact::Keys(jws)) = artifact else {
+            let (Artifact::Head(jws, _) | Artifact::Keys(jws)) = artifact else {
                 return Err(SinkError::Failed("the hub takes no objects".into()));
             };
             let request =
@@ -145,7 +203,10 @@ impl Sink for Hub {
             let response = send(request.header(CONTENT_TYPE, "application/jose").body(jws.clone())).await?;
             // It is there; what else the answer says is good to know. A hub of before there were key statements says nothing.
             let taken = response.json::<Taken>().await.unwrap_or_default();
-            Ok(Receipt { keys: taken.keys.map(|keys| (keys.epoch, keys.version)) })
+            Ok(Receipt {
+                keys: taken.keys.map(|keys| (keys.epoch, keys.version)),
+                listeners: taken.listeners,
+            })
         })
     }
 }
@@ -154,6 +215,7 @@ impl Sink for Hub {
 #[derive(Default, Deserialize)]
 struct Taken {
     keys: Option<KeyPosition>,
+    listeners: Option<Listeners>,
 }
 
 #[derive(Deserialize)]
@@ -175,11 +237,12 @@ struct ConflictDetails {
     seq: u64,
 }
 
+/// Without the URL: it is known, and may say more than a log should.
+fn failed(error: reqwest::Error) -> SinkError {
+    SinkError::Failed(error.without_url().to_string().chars().take(200).collect())
+}
+
 async fn send(request: RequestBuilder) -> Result<Response, SinkError> {
-    // Without the URL: it is known, and may say more than a log should.
-    let failed = |error: reqwest::Error| {
-        SinkError::Failed(error.without_url().to_string().chars().take(200).collect())
-    };
     let response = request.send().await.map_err(failed)?;
     match response.status() {
         status if status.is_success() => Ok(response),

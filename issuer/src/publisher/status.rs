@@ -1,15 +1,14 @@
 //! How publishing goes, for `/ready`.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::domain::publication;
+
 /// A sink that fails for longer makes the issuer degraded; so does being without a leader's connection.
 const TOLERANCE: Duration = Duration::from_secs(5);
-/// Changes whose way is followed one by one.
-const MAX_WAITING: usize = 1000;
 
 /// What this process does about publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,11 +31,10 @@ pub struct Status(Mutex<State>);
 #[derive(Default)]
 struct State {
     role: Role,
-    /// The newest change, and the newest one that the edge has.
-    seq: u64,
-    delivered_seq: u64,
-    /// Changes on their way, with since when.
-    waiting: VecDeque<(u64, Instant)>,
+    /// What the leader says.
+    report: publication::Report,
+    /// For how long the oldest change hadn't reached the edge, and when that was.
+    lag: Option<(Duration, Instant)>,
     /// Sinks that fail, with since when.
     failing: Vec<(&'static str, Instant)>,
 }
@@ -58,25 +56,17 @@ impl Status {
         });
     }
 
-    pub(super) fn set_seq(&self, seq: u64) {
+    pub(super) fn set_report(
+        &self,
+        report: publication::Report,
+        lag: Duration,
+        failing: Vec<(&'static str, Instant)>,
+    ) {
         self.update(|state| {
-            // The oldest are those that count.
-            if seq > state.seq.max(state.delivered_seq) && state.waiting.len() < MAX_WAITING {
-                state.waiting.push_back((seq, Instant::now()));
-            }
-            state.seq = seq;
+            state.report = report;
+            state.lag = (!lag.is_zero()).then(|| (lag, Instant::now()));
+            state.failing = failing;
         });
-    }
-
-    pub(super) fn set_delivered(&self, seq: u64) {
-        self.update(|state| {
-            state.delivered_seq = seq;
-            while state.waiting.pop_front_if(|(waiting, _)| *waiting <= seq).is_some() {}
-        });
-    }
-
-    pub(super) fn set_failing(&self, failing: Vec<(&'static str, Instant)>) {
-        self.update(|state| state.failing = failing);
     }
 
     fn update(&self, change: impl FnOnce(&mut State)) {
@@ -86,7 +76,7 @@ impl Status {
     /// How it stands now.
     pub fn report(&self) -> Report {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lag = state.waiting.front().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        let lag = state.lag.map_or(Duration::ZERO, |(lag, then)| lag + then.elapsed());
         let lag_ms = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
         let failing: Vec<&str> = state.failing.iter().map(|(sink, _)| *sink).collect();
         let (stuck, body) = match state.role {
@@ -97,10 +87,18 @@ impl Status {
                 let long = state.failing.iter().any(|(_, since)| since.elapsed() > TOLERANCE);
                 let stuck = long || lag > TOLERANCE;
                 let status = if stuck { "degraded" } else { "ok" };
-                let lag_seqs = state.seq.saturating_sub(state.delivered_seq);
+                let heads = state.report.heads();
+                let sinks: serde_json::Map<String, Value> = state
+                    .report
+                    .sinks
+                    .iter()
+                    .map(|sink| {
+                        (sink.sink.clone(), json!({ "lag_ms": sink.lag_ms, "lag_rows": sink.lag_rows }))
+                    })
+                    .collect();
                 let body = json!({
-                    "status": status, "role": "leader", "seq": state.seq, "lag_ms": lag_ms, "lag_seqs": lag_seqs,
-                    "failing_sinks": failing,
+                    "status": status, "role": "leader", "seq": state.report.seq, "lag_ms": lag_ms,
+                    "lag_seqs": heads.map_or(0, |heads| heads.lag_rows), "failing_sinks": failing, "sinks": sinks,
                 });
                 (stuck, body)
             }

@@ -85,7 +85,16 @@ pub async fn record_in(transaction: &mut Transaction, event: &Event<'_>) -> Resu
     insert(transaction, &[Record::of(event)]).await
 }
 
-/// Queues `records` in one statement, with what status lists have to know of their tokens. Where an event knows no tenant but names an agent, that agent's tenant is entered: its administrator wants to see
+/// Writes `events` together with what they are about, in one statement.
+pub async fn record_all_in(transaction: &mut Transaction, events: &[Event<'_>]) -> Result<(), StorageError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    insert(transaction, &events.iter().map(Record::of).collect::<Vec<_>>()).await
+}
+
+/// Queues `records` in one statement, with what status lists have to know of their tokens. Where an event knows no tenant but names an agent, that
+/// agent's tenant is entered: its administrator wants to see
 /// failed attempts.
 async fn insert(connection: &mut PgConnection, records: &[Record]) -> Result<(), StorageError> {
     fn column<R, T>(records: &[R], of: impl Fn(&R) -> T) -> Vec<T> {

@@ -3,23 +3,22 @@
 
 use std::time::Duration;
 
+use sqlx::PgExecutor;
 use sqlx::postgres::PgListener;
 
-use super::{Database, StorageError, Transaction};
+use super::{Database, StorageError};
 
 /// The channel; the triggers name it too.
-pub const CHANNEL: &str = "countersign_changed";
+const CHANNEL: &str = "countersign_changed";
 /// By its text an operator finds the connection in `pg_stat_activity`.
 const PING: &str =
     "select (extract(epoch from clock_timestamp()) * 1000)::bigint /* countersign hears changes */";
 /// How long a connection attempt or an answer to a ping may take. Whatever takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Tells every replica, this one too, once the transaction commits.
-pub async fn announce(transaction: &mut Transaction, kind: &str, id: &str) -> Result<(), StorageError> {
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, format!("{kind}:{id}"))
-        .execute(&mut **transaction)
-        .await?;
+/// Tells every replica, this one too; in a transaction, once it commits.
+pub async fn announce(executor: impl PgExecutor<'_>, kind: &str, id: &str) -> Result<(), StorageError> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, format!("{kind}:{id}")).execute(executor).await?;
     Ok(())
 }
 

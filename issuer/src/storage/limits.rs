@@ -1,15 +1,9 @@
 //! `quota_usage`, and what replicas tell each other about limits.
 
-use std::time::Duration;
-
 use countersign_shared::{AgentId, TenantId};
-use sqlx::postgres::PgListener;
 
-use super::{Database, StorageError, Transaction};
+use super::{Database, StorageError, Transaction, changes};
 use crate::domain::limit::{Month, Network};
-
-/// Where changes are announced that processes keep in memory; payloads are `<kind>:<id>`.
-const CHANNEL: &str = "countersign_changed";
 
 /// The largest allowance. Half a second's worth of a busy process, and no more than that is lost if it is killed.
 const LARGEST: i64 = 256;
@@ -101,23 +95,29 @@ pub enum Announcement {
     Recall(TenantId),
 }
 
+/// The kinds of announcements that [`Announcement`] is.
+pub const KINDS: [&str; 2] = [UNLOCK, RECALL];
+const UNLOCK: &str = "unlock";
+const RECALL: &str = "quota";
+
 impl Announcement {
-    fn payload(self) -> String {
+    /// As [`changes`] has it: a kind and an id.
+    fn parts(self) -> (&'static str, String) {
         match self {
-            Self::Unlock(client, None) => format!("unlock:{client}"),
-            Self::Unlock(client, Some(network)) => format!("unlock:{client}@{network}"),
-            Self::Recall(tenant) => format!("quota:{tenant}"),
+            Self::Unlock(client, None) => (UNLOCK, client.to_string()),
+            Self::Unlock(client, Some(network)) => (UNLOCK, format!("{client}@{network}")),
+            Self::Recall(tenant) => (RECALL, tenant.to_string()),
         }
     }
 
-    /// `None` for what others announce on the channel.
-    pub fn parse(payload: &str) -> Option<Self> {
-        match payload.split_once(':')? {
-            ("unlock", id) => match id.split_once('@') {
+    /// `None` for what isn't one.
+    pub fn parse(kind: &str, id: &str) -> Option<Self> {
+        match kind {
+            UNLOCK => match id.split_once('@') {
                 None => Some(Self::Unlock(id.parse().ok()?, None)),
                 Some((id, network)) => Some(Self::Unlock(id.parse().ok()?, Some(network.parse().ok()?))),
             },
-            ("quota", id) => Some(Self::Recall(id.parse().ok()?)),
+            RECALL => Some(Self::Recall(id.parse().ok()?)),
             _ => None,
         }
     }
@@ -129,48 +129,14 @@ pub async fn announce_unlock(
     client: AgentId,
     network: Option<Network>,
 ) -> Result<(), StorageError> {
-    let payload = Announcement::Unlock(client, network).payload();
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, payload).execute(&mut **transaction).await?;
-    Ok(())
+    let (kind, id) = Announcement::Unlock(client, network).parts();
+    changes::announce(&mut **transaction, kind, &id).await
 }
 
 /// Asks every process for what it holds of the tenant's quota and doesn't use.
 pub async fn recall(database: &Database, tenant: TenantId) -> Result<(), StorageError> {
-    let payload = Announcement::Recall(tenant).payload();
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, payload).execute(&database.installation).await?;
-    Ok(())
-}
-
-/// A connection that hears announcements.
-pub struct Announcements {
-    connection: PgListener,
-}
-
-impl Announcements {
-    /// Connects and listens.
-    pub async fn listen(database: &Database) -> Result<Self, StorageError> {
-        let listening = async {
-            let mut connection = PgListener::connect_with(&database.dedicated()).await?;
-            connection.eager_reconnect(false); // what was announced in between is lost: that shall show
-            connection.listen(CHANNEL).await?;
-            Ok(Self { connection })
-        };
-        let listening = tokio::time::timeout(Duration::from_secs(5), listening).await;
-        listening.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)))
-    }
-
-    /// The next one that concerns limits. An error means that the connection is gone.
-    pub async fn next(&mut self) -> Result<Announcement, StorageError> {
-        loop {
-            let notification = self.connection.try_recv().await?;
-            let Some(notification) = notification else {
-                return Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed));
-            };
-            if let Some(announcement) = Announcement::parse(notification.payload()) {
-                return Ok(announcement);
-            }
-        }
-    }
+    let (kind, id) = Announcement::Recall(tenant).parts();
+    changes::announce(&database.installation, kind, &id).await
 }
 
 #[cfg(test)]
@@ -182,16 +148,21 @@ mod tests {
         let id = "01234567-89ab-cdef-0123-456789abcdef";
         let (client, tenant) = (id.parse().unwrap(), id.parse().unwrap());
         let networks = ["192.0.2.1", "2001:db8::1"].map(|ip| Some(Network::of(ip.parse().unwrap())));
-        for announcement in
-            [None, networks[0], networks[1]].map(|network| Announcement::Unlock(client, network))
-        {
-            assert_eq!(Announcement::parse(&announcement.payload()), Some(announcement));
+        let announcements = [
+            Announcement::Unlock(client, None),
+            Announcement::Unlock(client, networks[0]),
+            Announcement::Unlock(client, networks[1]),
+            Announcement::Recall(tenant),
+        ];
+        for announcement in announcements {
+            let (kind, id) = announcement.parts();
+            assert!(KINDS.contains(&kind));
+            assert_eq!(Announcement::parse(kind, &id), Some(announcement));
         }
-        let recall = Announcement::Recall(tenant);
-        assert_eq!(Announcement::parse(&recall.payload()), Some(recall));
-        for other in ["", "agent:1", "unlock:x", "unlock:", &format!("agent:{id}"), &format!("unlock:{id}@x")]
+        for (kind, id) in
+            [("", ""), ("agent", id), ("unlock", "x"), ("unlock", ""), ("unlock", &format!("{id}@x"))]
         {
-            assert_eq!(Announcement::parse(other), None, "{other}");
+            assert_eq!(Announcement::parse(kind, id), None, "{kind}:{id}");
         }
     }
 }

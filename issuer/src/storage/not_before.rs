@@ -73,11 +73,15 @@ pub async fn end_with_holder(
 pub(super) async fn after_commit(installation: &PgPool, ended: &[HolderEnded]) -> Result<(), StorageError> {
     let known_everywhere = clock::now().plus(1);
     for rule in ended {
-        let mut transaction = installation.begin().await?;
-        if rule.not_before < known_everywhere {
-            let not_before = clock::now().plus(REPLICA_LAG_SECONDS);
-            write(&mut transaction, Some(rule.tenant), rule.level, &rule.subject, not_before).await?;
+        if rule.not_before >= known_everywhere {
+            sqlx::query!("delete from rules_to_confirm where confirm_id = $1", rule.confirm_id)
+                .execute(installation)
+                .await?;
+            continue;
         }
+        let mut transaction = installation.begin().await?;
+        let not_before = clock::now().plus(REPLICA_LAG_SECONDS);
+        write(&mut transaction, Some(rule.tenant), rule.level, &rule.subject, not_before).await?;
         sqlx::query!("delete from rules_to_confirm where confirm_id = $1", rule.confirm_id)
             .execute(&mut *transaction)
             .await?;

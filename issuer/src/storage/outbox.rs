@@ -7,23 +7,27 @@ use std::time::Duration;
 
 use countersign_shared::revocation::{Level, Rule};
 use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
+use futures_util::TryStreamExt as _;
 use sqlx::Acquire as _;
 use sqlx::postgres::PgListener;
+use tokio::sync::mpsc;
 
 use super::{Database, StorageError, Transaction};
 
 /// What wakes the leader.
 pub const CHANNEL: &str = "countersign_outbox";
-/// Rows sequenced in one transaction.
-const BATCH: i64 = 20_000;
+/// Rows sequenced in one transaction, at most.
+pub const BATCH: usize = 10_000;
+/// Rows that are handed on together when all are read.
+const AT_ONCE: usize = 8192;
 /// A statement that takes longer means that the connection is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same for the one that may read all there is.
+/// The same for those that may read all there is; for the first row of it.
 const LONG_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A connection that wants to be the leader's, or is.
 pub struct Leadership {
-    connection: PgListener,
+    pub(super) connection: PgListener,
 }
 
 /// Where publication stands.
@@ -128,7 +132,7 @@ impl Leadership {
                    where o.outbox_id = fresh.outbox_id
                    returning o.seq as "seq!", o.shard, o.serial, o.rule_level, o.rule_subject, o.not_before"#,
                 state.seq,
-                BATCH,
+                i64::try_from(BATCH).unwrap_or(i64::MAX),
             )
             .fetch_all(&mut *transaction)
             .await?;
@@ -146,21 +150,14 @@ impl Leadership {
         .await
     }
 
-    /// Sequenced entries after `after`, up to and including `up_to`: all of them, or those that still `matter`.
-    pub async fn entries(
-        &mut self,
-        after: u64,
-        up_to: u64,
-        matter: Option<Cutoff>,
-    ) -> Result<Vec<Entry>, StorageError> {
+    /// Sequenced entries after `after`, up to and including `up_to`, whether or not they still matter.
+    pub async fn entries(&mut self, after: u64, up_to: u64) -> Result<Vec<Entry>, StorageError> {
         let rows = sqlx::query_as!(
             Row,
             r#"select seq as "seq!", shard, serial, rule_level, rule_subject, not_before from revocation_outbox
-               where seq > $1 and seq <= $2 and (shard >= $3 or not_before >= $4)"#,
+               where seq > $1 and seq <= $2"#,
             after.cast_signed(),
             up_to.cast_signed(),
-            matter.map_or(0, |cutoff| cutoff.shard.get().cast_signed()),
-            matter.map_or(0, |cutoff| cutoff.not_before.0),
         )
         .fetch_all(&mut self.connection);
         let rows =
@@ -168,11 +165,15 @@ impl Leadership {
         rows.into_iter().map(Entry::try_from).collect()
     }
 
-    /// Puts the base object `sha256`, of the entries up to `base_seq`, in force. That changes the head's content, so it takes a `seq`.
+    /// Puts the base object `sha256`, of the entries up to `base_seq`, in force. That changes the head's content, so it takes a `seq`. From now on no other object is
+    /// named by a new head.
     pub async fn set_base(&mut self, base_seq: u64, sha256: [u8; 32]) -> Result<Position, StorageError> {
         bounded(async {
             let row = sqlx::query!(
-                "update publisher_state set seq = seq + 1, base_seq = $1, base_sha256 = $2
+                "with superseded as (
+                     update published_objects set superseded_at = now() where superseded_at is null and sha256 <> $2
+                 )
+                 update publisher_state set seq = seq + 1, base_seq = $1, base_sha256 = $2
                  returning epoch, seq, base_seq, base_sha256",
                 base_seq.cast_signed(),
                 sha256.as_slice(),
@@ -185,6 +186,47 @@ impl Leadership {
     }
 }
 
+/// Sends all sequenced entries up to `up_to` that still `matter` to `rows`, some thousands at a time and in no order, and returns the seq of the newest entry up to
+/// there, whether or not it matters. It is a connection of its own that they come by: what has a seq doesn't change any more.
+pub async fn each_that_matters(
+    database: &Database,
+    up_to: u64,
+    matter: Cutoff,
+    rows: mpsc::Sender<Vec<Entry>>,
+) -> Result<u64, StorageError> {
+    let pool = database.dedicated();
+    let mut connection = pool.acquire().await?;
+    // As many as there are, and no faster than they are taken. A connection that is lost is noticed below.
+    sqlx::query!("set statement_timeout = 0").execute(&mut *connection).await?;
+    let newest =
+        sqlx::query_scalar!("select max(seq) from revocation_outbox where seq <= $1", up_to.cast_signed());
+    let newest = newest.fetch_one(&mut *connection).await?.unwrap_or(0);
+    let mut arriving = sqlx::query_as!(
+        Row,
+        r#"select seq as "seq!", shard, serial, rule_level, rule_subject, not_before from revocation_outbox
+           where seq <= $1 and (shard >= $2 or not_before >= $3)"#,
+        up_to.cast_signed(),
+        matter.shard.get().cast_signed(),
+        matter.not_before.0,
+    )
+    .fetch(&mut *connection);
+    let mut entries = Vec::with_capacity(AT_ONCE);
+    loop {
+        let row = tokio::time::timeout(LONG_PATIENCE, arriving.try_next()).await;
+        let row = row.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let is_last = row.is_none();
+        entries.extend(row.map(Entry::try_from).transpose()?);
+        if (is_last || entries.len() == AT_ONCE)
+            && rows.send(std::mem::replace(&mut entries, Vec::with_capacity(AT_ONCE))).await.is_err()
+        {
+            return Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed));
+        }
+        if is_last {
+            return Ok(newest.cast_unsigned());
+        }
+    }
+}
+
 /// Raises the epoch, to `at_least` if that is higher, and returns it.
 pub async fn raise_epoch(transaction: &mut Transaction, at_least: UnixTime) -> Result<u64, StorageError> {
     let epoch = sqlx::query_scalar!(
@@ -194,7 +236,9 @@ pub async fn raise_epoch(transaction: &mut Transaction, at_least: UnixTime) -> R
     Ok(epoch.fetch_one(&mut **transaction).await?.cast_unsigned())
 }
 
-async fn bounded<T>(work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+pub(super) async fn bounded<T>(
+    work: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, StorageError> {
     let outcome = tokio::time::timeout(PATIENCE, work).await;
     outcome.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)))
 }
@@ -246,7 +290,8 @@ impl TryFrom<Row> for Entry {
             }
             (None, None, Some(level), Some(subject), Some(not_before)) => {
                 let level = u8::try_from(level).ok().and_then(Level::from_number);
-                level.map(|level| Revoked::UpTo(Rule { level, subject, not_before: UnixTime(not_before) }))
+                let rule = level.map(|level| Rule::new(level, subject, UnixTime(not_before)));
+                rule.and_then(Result::ok).map(Revoked::UpTo)
             }
             _ => None,
         };

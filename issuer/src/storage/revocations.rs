@@ -1,46 +1,53 @@
 //! `revocations`, and what else decides whether a token is alive.
 
+use std::collections::HashSet;
+
 use countersign_shared::verify::Revocation;
-use countersign_shared::{AgentId, Claims, Jti, TenantId};
+use countersign_shared::{AgentId, Claims, Coordinate, Jti, TenantId};
 
 use super::{Database, StorageError, Transaction, outbox};
 use crate::domain::limit::TenantRates;
 
-/// What became of a revocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Revoked {
-    /// It is new, and in the outbox.
-    Now,
-    /// It was there.
-    Before,
-}
-
-/// Revokes `jti` and queues that for publication, in one statement. The publisher is woken when the transaction commits.
+/// Revokes `jtis`, in ascending order and each once, and queues those that weren't revoked before for publication, in one statement; they are
+/// what is returned. The publisher is woken when the transaction commits.
 pub async fn insert(
     transaction: &mut Transaction,
     tenant: TenantId,
     by: Option<AgentId>,
-    jti: Jti,
-) -> Result<Revoked, StorageError> {
-    let coordinate = jti.coordinate();
+    jtis: &[Jti],
+) -> Result<HashSet<Jti>, StorageError> {
+    if jtis.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (mut ids, mut shards, mut serials) = (Vec::new(), Vec::new(), Vec::new());
+    for jti in jtis {
+        let Coordinate { shard, serial } = jti.coordinate();
+        ids.push(jti.as_uuid());
+        shards.push(shard.get().cast_signed());
+        serials.push(serial.get().cast_signed());
+    }
     let new = sqlx::query_scalar!(
-        r#"with revoked as (
-               insert into revocations (jti, tenant_id, revoked_by) values ($1, $2, $3)
+        r#"with asked as (
+               select * from unnest($1::uuid[], $2::integer[], $3::bigint[]) as asked (jti, shard, serial)
+           ), revoked as (
+               insert into revocations (jti, tenant_id, revoked_by) select jti, $4, $5 from asked
                on conflict do nothing returning jti
            ), queued as (
-               insert into revocation_outbox (shard, serial) select $4, $5 from revoked returning outbox_id
+               insert into revocation_outbox (shard, serial) select shard, serial from asked join revoked using (jti) returning outbox_id
+           ), woken as (
+               select count(pg_notify($6, '')) from (select from queued limit 1) as first
            )
-           select count(pg_notify($6, '')) > 0 as "new!" from queued"#,
-        jti.as_uuid(),
+           select jti as "jti!" from revoked cross join woken"#,
+        &ids,
+        &shards,
+        &serials,
         tenant.0,
         by.map(|agent| agent.0),
-        coordinate.shard.get().cast_signed(),
-        coordinate.serial.get().cast_signed(),
         outbox::CHANNEL,
     )
-    .fetch_one(&mut **transaction)
+    .fetch_all(&mut **transaction)
     .await?;
-    Ok(if new { Revoked::Now } else { Revoked::Before })
+    Ok(new.into_iter().filter_map(Jti::from_uuid).collect())
 }
 
 /// What the database says about a token whose signature holds.

@@ -40,5 +40,5 @@ pub async fn skip(transaction: &mut Transaction, from: UnixTime, to: UnixTime) -
     )
     .execute(&mut **transaction)
     .await?;
-    changes::announce(transaction, CHANGED, "").await
+    changes::announce(&mut **transaction, CHANGED, "").await
 }

@@ -98,10 +98,7 @@ fn now() -> i64 {
 }
 
 async fn hot_state(issuer: &Issuer) -> Value {
-    // An answer is given again for so long.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let ready: Value = issuer.get("/ready").send().await.unwrap().json().await.unwrap();
-    ready["checks"]["hot_state"].clone()
+    issuer.ready().await.1["checks"]["hot_state"].clone()
 }
 
 #[tokio::test]

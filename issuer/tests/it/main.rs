@@ -20,5 +20,6 @@ mod outage;
 mod policy;
 mod publisher;
 mod replicas;
+mod revoking;
 mod sealing;
 mod support;

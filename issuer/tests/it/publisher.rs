@@ -1,13 +1,15 @@
 //! From a committed revocation to what the edge holds. The stand-in verifies every head as the real hub does.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use countersign_shared::revocation::hex;
 use countersign_shared::{Algorithm, Coordinate, Jti, Jwk, KeySet, Serial, Shard, UnixTime};
 use serde_json::Value;
 
 use crate::support::cli::Cli;
-use crate::support::edge::{Edge, Mood};
+use crate::support::edge::{Edge, Mood, read_directory, revocation_keys};
 use crate::support::issuer::claims;
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{Issuer, TestDatabase, eventually};
@@ -29,10 +31,7 @@ async fn another(edge: &Edge, issuer: &Issuer) -> Issuer {
 }
 
 async fn publisher(issuer: &Issuer) -> Value {
-    // An answer is given again for so long.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let ready: Value = issuer.get("/ready").send().await.unwrap().json().await.unwrap();
-    ready["checks"]["publisher"].clone()
+    issuer.ready().await.1["checks"]["publisher"].clone()
 }
 
 /// Revokes a new token; its jti.
@@ -249,6 +248,96 @@ async fn a_long_delta_becomes_a_base() {
     for serial in (0..count * 1000).step_by(500) {
         let coordinate = Coordinate { shard, serial: Serial::new(serial).unwrap() };
         assert_eq!(set.contains(coordinate), serial % 1000 == 0, "{serial}");
+    }
+    edge.expect_sound();
+}
+
+/// A base for each revocation: what came before them is long ago.
+async fn new_base(edge: &Edge, issuer: &mut Issuer) -> String {
+    let before = edge.heads().last().unwrap().head.base;
+    edge.refuses(revoke_one(issuer).await).await;
+    issuer.stop();
+    *issuer = another(edge, issuer).await;
+    let base = async || edge.heads().last().map(|last| last.head.base).filter(|base| *base != before);
+    format!("base/{}", hex(&eventually("a new base", 5, base).await))
+}
+
+#[tokio::test]
+async fn objects_that_no_head_can_refer_to_are_deleted() {
+    let (edge, mut issuer) = start().await;
+    let first = format!("base/{}", hex(&edge.heads().last().unwrap().head.base));
+    let second = new_base(&edge, &mut issuer).await;
+    // One that a leader stored who died before a head named it.
+    issuer
+        .database
+        .execute("insert into published_objects (place, sha256) values ('kv namespace', decode(repeat('ab', 32), 'hex'))")
+        .await;
+    let third = new_base(&edge, &mut issuer).await;
+    assert!([&first, &second, &third].iter().all(|name| edge.objects().contains(name)));
+    let superseded = "select count(*) from published_objects where superseded_at is not null";
+    assert_eq!(issuer.database.value::<i64>(superseded).await, 3);
+
+    // Almost long enough is not enough; then the store fails for a while.
+    let back = "update published_objects set superseded_at = superseded_at - interval '3900 seconds'";
+    issuer.database.execute(back).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!([&first, &second, &third].iter().all(|name| edge.objects().contains(name)));
+    edge.set_kv(Mood::Failing);
+    edge.pretend_later(3970);
+    issuer
+        .database
+        .execute("update published_objects set superseded_at = superseded_at - interval '70 seconds'")
+        .await;
+    eventually("it is tried", 20, async || {
+        issuer.log().contains("old base objects can't be deleted").then_some(())
+    })
+    .await;
+    assert_eq!(issuer.database.value::<i64>("select count(*) from published_objects").await, 4);
+    edge.set_kv(Mood::Fine);
+    eventually("they are deleted", 25, async || (edge.objects() == [third.clone()]).then_some(())).await;
+    eventually("and forgotten", 5, async || {
+        (issuer.database.value::<i64>("select count(*) from published_objects").await == 1).then_some(())
+    })
+    .await;
+
+    // Never the one in force, whatever the table says.
+    let wrong = "update published_objects set superseded_at = now() - interval '1 day'";
+    issuer.database.execute(wrong).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(edge.objects(), [third]);
+    edge.expect_sound();
+}
+
+#[tokio::test]
+async fn while_no_base_can_be_stored_heads_go_on() {
+    let (edge, issuer) = start().await;
+    let first = edge.heads().last().unwrap().head.base;
+    edge.set_kv(Mood::Failing);
+    let shard = Shard::of_expiry(UnixTime(time::OffsetDateTime::now_utc().unix_timestamp())).unwrap();
+    for batch in 0..4_u64 {
+        let queue = format!(
+            "insert into revocation_outbox (shard, serial) select {}, n * 200 from generate_series({}, {}) n",
+            shard.get(),
+            batch * 10_000,
+            batch * 10_000 + 9_999
+        );
+        issuer.database.execute(&queue).await;
+        let last = Serial::new((batch * 10_000 + 9_999) * 200).unwrap();
+        let held = || edge.revoked_set().filter(|set| set.contains(Coordinate { shard, serial: last }));
+        eventually("it is in the delta", 5, async || held()).await;
+    }
+    let head = edge.heads().last().unwrap().head.clone();
+    assert_eq!(head.base, first);
+    assert!(head.delta.len() > 70_000, "{}", head.delta.len());
+    edge.set_kv(Mood::Fine);
+    eventually("a base of all that", 20, async || {
+        let head = edge.heads().last()?.head.clone();
+        (head.base != first && head.delta.len() < 100).then_some(())
+    })
+    .await;
+    for n in (0..40_000 * 200).step_by(100) {
+        let coordinate = Coordinate { shard, serial: Serial::new(n).unwrap() };
+        assert_eq!(edge.revoked_set().unwrap().contains(coordinate), n % 200 == 0, "{n}");
     }
     edge.expect_sound();
 }
@@ -483,4 +572,196 @@ async fn another_leader_states_the_keys_as_the_first_did() {
     .await;
     assert_eq!(edge.keys().last().unwrap().keys, first.keys);
     edge.expect_sound();
+}
+
+/// A directory that isn't there yet, and is gone in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("countersign-{}-{name}", std::process::id()));
+        _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn text(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn objects(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.0.join("base")).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_alone_is_published_to() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let keys = revocation_keys(&database.url);
+    let folder = Folder::new("alone");
+    let configure = |cli: Cli| cli.env("PUBLISHER_DIRECTORY", folder.text());
+    let mut issuer = Issuer::start_on(database.into(), administrator, configure).await;
+    let refuses = async |jti: Jti| {
+        eventually("the directory has the revocation", 10, async || {
+            read_directory(&folder.0, &keys).filter(|(_, set)| set.contains(jti.coordinate()))
+        })
+        .await
+        .0
+    };
+    let first = refuses(revoke_one(&issuer).await).await;
+    let later = eventually("a heartbeat", 5, async || {
+        read_directory(&folder.0, &keys).filter(|(head, _)| head.as_of > first.as_of)
+    })
+    .await;
+    assert_eq!(later.0.position(), first.position());
+    assert_eq!(publisher(&issuer).await["status"], "ok");
+
+    // Another process goes on; what was there before stays until it is old, and what somebody left unfinished goes.
+    let old = hex(&first.base);
+    std::fs::write(folder.0.join("base/half.new"), "half").unwrap();
+    std::fs::write(folder.0.join("base/README"), "nobody's").unwrap();
+    issuer.stop();
+    issuer = Issuer::start_on(issuer.database.clone(), issuer.administrator.clone(), configure).await;
+    let second = eventually("a new base", 10, async || {
+        read_directory(&folder.0, &keys).filter(|(head, _)| head.base != first.base)
+    })
+    .await
+    .0;
+    assert!(second.position() > first.position());
+    assert!(folder.objects().contains(&old), "someone may just have read the head that names it");
+    let age = |name: &str, seconds| {
+        let file = std::fs::File::options().append(true).open(folder.0.join("base").join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+    };
+    // Not quite an hour and six minutes; but all of it for the others.
+    age(&old, 3900);
+    for name in ["half.new", "README", &hex(&second.base)] {
+        age(name, 10_000);
+    }
+    eventually("tidied up", 15, async || (!folder.objects().contains(&"half.new".into())).then_some(()))
+        .await;
+    assert!(
+        [&old, "README", &hex(&second.base)]
+            .iter()
+            .all(|name| folder.objects().contains(&(*name).to_owned()))
+    );
+    age(&old, 3970);
+    eventually("the old one too", 15, async || (!folder.objects().contains(&old)).then_some(())).await;
+    refuses(revoke_one(&issuer).await).await;
+
+    // A database that went back in time doesn't overwrite what is newer.
+    issuer.stop();
+    issuer.database.execute("update publisher_state set seq = seq - 1").await;
+    let issuer = Issuer::start_on(issuer.database.clone(), issuer.administrator.clone(), configure).await;
+    issuer.logged("it looks restored from a backup").await;
+}
+
+#[tokio::test]
+async fn a_directory_beside_the_edge_gets_the_same_and_holds_nothing_up() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let keys = revocation_keys(&database.url);
+    let folder = Folder::new("beside");
+    // It can't be written: a file is in its place.
+    std::fs::write(&folder.0, "").unwrap();
+    let issuer = Issuer::start_on(database.into(), administrator, |cli| {
+        edge.configure(cli).env("PUBLISHER_DIRECTORY", folder.text())
+    })
+    .await;
+    let revoked = revoke_one(&issuer).await;
+    edge.refuses(revoked).await;
+    let state = eventually("it shows", 12, async || {
+        let state = publisher(&issuer).await;
+        (state["status"] == "degraded").then_some(state)
+    })
+    .await;
+    assert_eq!(state["failing_sinks"], serde_json::json!(["directory", "directory_keys"]), "{state}");
+    assert!(
+        state["sinks"]["hub"]["lag_rows"] == 0
+            && state["sinks"]["directory"]["lag_ms"].as_u64().unwrap() > 1000
+    );
+    std::fs::remove_file(&folder.0).unwrap();
+    eventually("it catches up", 15, async || {
+        read_directory(&folder.0, &keys).filter(|(_, set)| set.contains(revoked.coordinate()))
+    })
+    .await;
+    eventually("all is well", 10, async || (publisher(&issuer).await["status"] == "ok").then_some(())).await;
+    edge.expect_sound();
+}
+
+/// Heads go out while all rows are read, and a base is made of the one before. Prints what that takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(feature = "measurements")]
+async fn what_a_term_costs() {
+    let hour = time::OffsetDateTime::now_utc().unix_timestamp() / 3600;
+    for rows in [300_000_u64, 10_000_000] {
+        let (database, administrator) = TestDatabase::bootstrapped().await;
+        let edge = Edge::start(&database.url).await;
+        let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+        eventually("a first head", 5, async || edge.revoked_set()).await;
+        let (database, administrator) = (issuer.database.clone(), issuer.administrator.clone());
+        drop(issuer);
+        // One token in ten of three hours is revoked, all of it published by a base that the store has lost.
+        database
+            .execute(&format!(
+                "insert into revocation_outbox (seq, shard, serial)
+                 select 1000000 + n, {hour} + n % 3, n / 3 * 10 + (random() * 9)::bigint from generate_series(1, {rows}) n"
+            ))
+            .await;
+        database.execute("update publisher_state set seq = (select max(seq) from revocation_outbox), base_seq = (select max(seq) from revocation_outbox)").await;
+        database.execute("vacuum analyze revocation_outbox").await;
+        edge.forget_objects();
+        edge.expect_sound();
+
+        let heads = edge.heads().len();
+        let began = Instant::now();
+        let issuer = Issuer::start_on(database, administrator, |cli| edge.configure(cli)).await;
+        let first = eventually("a head", 30, async || edge.heads().get(heads).map(|head| head.at)).await;
+        let idle = issuer.memory_kib("VmRSS");
+        eventually("a base with all of them", 300, async || edge.revoked_set()).await;
+        let stored = edge.heads().last().unwrap().at;
+        let gap =
+            edge.heads()[heads..].windows(2).map(|pair| (pair[1].at - pair[0].at, pair[0].at - began)).max();
+        let base = edge.objects().iter().map(|name| edge.object_bytes(name)).max();
+        println!(
+            "{rows} rows: first head after {:?}, base of {base:?} bytes in force after {:?}; no longer than {gap:?} (the longest, and when) between heads; memory {idle} KiB \
+             at first, {} KiB at most",
+            first - began,
+            stored - began,
+            issuer.memory_kib("VmHWM"),
+        );
+
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let before = edge.heads().last().unwrap().head.clone();
+            let heads = edge.heads().len();
+            let began = Instant::now();
+            issuer
+                .database
+                .execute(&format!(
+                    "insert into revocation_outbox (shard, serial)
+                     select {hour}, (random() * {rows} * 3)::bigint from generate_series(1, 60000)"
+                ))
+                .await;
+            let written = began.elapsed();
+            eventually("another base", 60, async || {
+                let head = edge.heads().last()?.head.clone();
+                (head.base != before.base && head.delta.len() < 100).then_some(())
+            })
+            .await;
+            let gap = edge.heads()[heads..].windows(2).map(|pair| pair[1].at - pair[0].at).max();
+            println!(
+                "  60,000 more: written in {written:?}, a base with them in force after {:?}; no longer than {gap:?} between heads; memory {} KiB at \
+                 most",
+                began.elapsed(),
+                issuer.memory_kib("VmHWM"),
+            );
+        }
+    }
 }

@@ -300,10 +300,7 @@ async fn end_listener(database: &TestDatabase) {
 }
 
 async fn client_cache(issuer: &Issuer) -> String {
-    // An answer is given again for so long.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let ready: Value = issuer.get("/ready").send().await.unwrap().json().await.unwrap();
-    ready["checks"]["client_cache"]["status"].as_str().unwrap().to_owned()
+    issuer.ready().await.1["checks"]["client_cache"]["status"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]

@@ -80,6 +80,23 @@ pub fn build_sample(live: u32, one_in: u32) -> bool {
     load()
 }
 
+/// An object of the serials below `live` of `shard` of which one in `one_in` is revoked.
+#[wasm_bindgen]
+pub fn sample_object(shard: u32, live: u32, one_in: u32) -> Option<Vec<u8>> {
+    let shard = Shard::new(shard)?;
+    let mut builder = BaseBuilder::new();
+    for serial in (0..u64::from(live)).filter(|serial| content::is_revoked(*serial, u64::from(one_in))) {
+        builder.revoke(Coordinate { shard, serial: Serial::new(serial)? });
+    }
+    Some(builder.finish(1))
+}
+
+/// Whether the samples revoke `serial`.
+#[wasm_bindgen]
+pub fn sample_revokes(serial: u32, one_in: u32) -> bool {
+    content::is_revoked(u64::from(serial), u64::from(one_in))
+}
+
 /// [`hits`] of the loaded set; of none at all if `universe` is negative, for what the loop itself takes.
 #[wasm_bindgen]
 pub fn look_up(universe: f64, count: u32, seed: u32) -> u32 {

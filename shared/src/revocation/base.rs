@@ -5,6 +5,33 @@ use super::shard_set::{Entry, ShardSet};
 use super::{FormatError, Rules};
 use crate::ids::{Coordinate, Shard};
 
+/// The tables at the beginning of an object.
+pub(super) struct Tables {
+    pub(super) seq: u64,
+    pub(super) rules: u32,
+    /// Ascending by shard.
+    pub(super) shards: Vec<(Shard, Entry)>,
+}
+
+impl Tables {
+    /// Reads them; the shards' words come next, then the rules.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
+        if reader.array()? != MAGIC || reader.u16()? != VERSION || reader.u16()? != 0 {
+            return Err(FormatError::Version);
+        }
+        let (shard_count, rules, seq) = (reader.u32()?, reader.u32()?, reader.u64()?);
+        let mut shards: Vec<(Shard, Entry)> = Vec::new();
+        for _ in 0..shard_count {
+            let shard = Shard::new(reader.u32()?).ok_or(FormatError::Shard)?;
+            if shards.last().is_some_and(|(last, _)| *last >= shard) {
+                return Err(FormatError::Shard);
+            }
+            shards.push((shard, Entry::read(reader)?));
+        }
+        Ok(Self { seq, rules, shards })
+    }
+}
+
 const MAGIC: [u8; 4] = *b"CSRB";
 const VERSION: u16 = 1;
 #[cfg(feature = "builder")]
@@ -14,6 +41,7 @@ pub(super) const HEADER_BYTES: usize = 24;
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     seq: u64,
+    entries: u64,
     /// The object as it came; the sets are looked up in it.
     bytes: Vec<u8>,
     /// Ascending by shard.
@@ -29,25 +57,35 @@ impl Base {
             return Err(FormatError::Digest);
         }
         let mut reader = Reader::new(bytes);
-        if reader.array()? != MAGIC || reader.u16()? != VERSION || reader.u16()? != 0 {
-            return Err(FormatError::Version);
-        }
-        let (shard_count, rule_count, seq) = (reader.u32()?, reader.u32()?, reader.u64()?);
-        let mut entries: Vec<(Shard, Entry)> = Vec::new();
-        for _ in 0..shard_count {
-            let shard = Shard::new(reader.u32()?).ok_or(FormatError::Shard)?;
-            if entries.last().is_some_and(|(last, _)| *last >= shard) {
-                return Err(FormatError::Shard);
-            }
-            entries.push((shard, Entry::read(&mut reader)?));
-        }
-        let shards = entries
+        let Tables { seq, rules, shards } = Tables::read(&mut reader)?;
+        let entries = shards.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.count()));
+        let shards = shards
             .iter()
             .map(|(shard, entry)| Ok((*shard, ShardSet::read(entry, &mut reader)?)))
             .collect::<Result<_, FormatError>>()?;
-        let rules = Rules::read(&mut reader, u64::from(rule_count))?;
+        let rules = Rules::read(&mut reader, rules.into())?;
         reader.end()?;
-        Ok(Self { seq, bytes: bytes.to_vec(), shards, rules })
+        Ok(Self { seq, entries, bytes: bytes.to_vec(), shards, rules })
+    }
+
+    /// How many serials it holds.
+    pub const fn len(&self) -> u64 {
+        self.entries
+    }
+
+    /// Whether it holds no serial.
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How many not-before rules it holds.
+    pub const fn rule_count(&self) -> usize {
+        self.rules.0.len()
+    }
+
+    /// Its size in bytes.
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The `seq` of the newest entry in it.

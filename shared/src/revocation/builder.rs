@@ -4,14 +4,16 @@
 //! as *runs*: Elias–Fano sets themselves. At the end the runs of a shard are merged right into the object. For 10 million entries
 //! that takes about twice the object, all told, where sorting them as they come would take eight times as much.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::base;
+use super::base::{self, Tables};
+use super::bytes::Reader;
 use super::shard_set::Entry;
 use super::shard_set::Word;
 use super::shard_set::build::{Cursor, Writer};
-use super::{Rule, Rules};
-use crate::ids::{Coordinate, Serial};
+use super::{FormatError, Rule, Rules};
+use crate::ids::{Coordinate, Serial, Shard};
 
 /// Entries that are sorted at once: 3 MiB, and as much again to sort them.
 const BUFFER: usize = 3 << 17;
@@ -21,21 +23,47 @@ const WINDOW: u64 = 1 << 18;
 
 const SERIAL_BITS: u32 = Serial::LIMIT.trailing_zeros();
 
-/// Makes the base object of what it is given: the same content, in any order and with duplicates, makes the same bytes.
+/// Makes the base object of what it is given: the same content, in any order and with duplicates, makes the same bytes. It may begin with an
+/// object from before ([`Self::upon`]), which it borrows: shards that nothing was added to are copied as they are.
 #[derive(Debug, Default)]
-pub struct BaseBuilder {
+pub struct BaseBuilder<'o> {
     /// Shard and serial in one number, which sorts as they do.
     buffer: Vec<u64>,
     /// As long as the buffer was when it was sorted.
     scratch: Vec<u64>,
-    runs: BTreeMap<u32, Vec<Run>>,
+    runs: BTreeMap<u32, Vec<Run<'o>>>,
     rules: Vec<Rule>,
 }
 
-impl BaseBuilder {
+impl<'o> BaseBuilder<'o> {
     /// Without entries.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// With what the base object `object` holds, as far as its shards and rules are to be kept. The object is one that a builder made: that its words are
+    /// what its tables say is taken for granted.
+    pub fn upon(
+        object: &'o [u8],
+        keeps_shard: impl Fn(Shard) -> bool,
+        keeps_rule: impl Fn(&Rule) -> bool,
+    ) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(object);
+        let tables = Tables::read(&mut reader)?;
+        let mut runs = BTreeMap::new();
+        for (shard, entry) in tables.shards {
+            let start = reader.position();
+            reader.words(entry.high_words())?;
+            reader.words(entry.low_words())?;
+            let words = object.get(start..reader.position()).unwrap_or_default().as_chunks().0;
+            if keeps_shard(shard) {
+                runs.insert(shard.get(), vec![Run { entry, words: Cow::Borrowed(words) }]);
+            }
+        }
+        let mut rules = Rules::read(&mut reader, tables.rules.into())?.0;
+        rules.retain(keeps_rule);
+        reader.end()?;
+        Ok(Self { runs, rules, ..Self::default() })
     }
 
     /// Adds a revoked token.
@@ -91,14 +119,33 @@ impl BaseBuilder {
     }
 }
 
-/// Some serials of a shard, ascending, packed.
-#[derive(Debug)]
-struct Run {
-    entry: Entry,
-    words: Vec<Word>,
+/// What a base object holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contents {
+    /// The `seq` of its newest entry.
+    pub seq: u64,
+    /// Revoked tokens.
+    pub tokens: u64,
+    /// Not-before rules.
+    pub rules: u32,
 }
 
-impl Run {
+impl Contents {
+    /// By the tables of `object`.
+    pub fn of(object: &[u8]) -> Result<Self, FormatError> {
+        let Tables { seq, rules, shards } = Tables::read(&mut Reader::new(object))?;
+        Ok(Self { seq, tokens: shards.iter().map(|(_, entry)| entry.count()).sum(), rules })
+    }
+}
+
+/// Some serials of a shard, ascending, packed.
+#[derive(Debug)]
+struct Run<'o> {
+    entry: Entry,
+    words: Cow<'o, [Word]>,
+}
+
+impl Run<'_> {
     /// Of packed coordinates of one shard: ascending, each once, at least one.
     fn new(entries: &[u64]) -> Self {
         let serial = |entry: &u64| entry & (Serial::LIMIT - 1);
@@ -109,20 +156,26 @@ impl Run {
         for entry in entries {
             writer.push(serial(entry));
         }
-        Self { entry, words }
+        Self { entry, words: Cow::Owned(words) }
     }
 }
 
 /// The entry of all serials in `runs`, if no two have one in common.
-fn bounds(runs: &[Run]) -> Entry {
+fn bounds(runs: &[Run<'_>]) -> Entry {
     let count = runs.iter().map(|run| run.entry.count()).sum();
     let end = runs.iter().map(|run| run.entry.end()).max().unwrap_or(1);
     Entry::smallest(count, end)
 }
 
 /// Appends the words of a shard.
-fn write_shard(runs: &[Run], out: &mut Vec<u8>) -> Entry {
+fn write_shard(runs: &[Run<'_>], out: &mut Vec<u8>) -> Entry {
     let mut entry = bounds(runs);
+    if let [run] = runs
+        && run.entry == entry
+    {
+        out.extend_from_slice(run.words.as_flattened());
+        return entry;
+    }
     let start = out.len();
     loop {
         out.resize(start + entry.words() * 8, 0);
@@ -142,7 +195,7 @@ fn write_shard(runs: &[Run], out: &mut Vec<u8>) -> Entry {
 ///
 /// A window at a time all runs set their bits in one bitmap, and that is read: for each serial a few instructions, however many runs there
 /// are. A summary with a bit for each word of the bitmap makes reading it cheap where serials are sparse.
-fn each_ascending(runs: &[Run], mut each: impl FnMut(u64)) {
+fn each_ascending(runs: &[Run<'_>], mut each: impl FnMut(u64)) {
     let cursors = runs.iter().map(|run| Cursor::new(&run.entry, &run.words));
     let mut heads: Vec<(u64, Cursor<'_>)> =
         cursors.filter_map(|mut cursor| cursor.next().map(|first| (first, cursor))).collect();

@@ -46,6 +46,11 @@ impl Delta {
         self.coordinates.is_empty()
     }
 
+    /// How many not-before rules it adds.
+    pub const fn rule_count(&self) -> usize {
+        self.rules.0.len()
+    }
+
     pub(super) fn contains(&self, coordinate: Coordinate) -> bool {
         self.coordinates.binary_search(&coordinate).is_ok()
     }

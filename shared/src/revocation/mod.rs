@@ -20,7 +20,7 @@ use core::fmt;
 
 pub use base::Base;
 #[cfg(feature = "builder")]
-pub use builder::BaseBuilder;
+pub use builder::{BaseBuilder, Contents};
 pub use delta::Delta;
 #[cfg(feature = "builder")]
 pub use delta::encode_delta;
@@ -51,6 +51,17 @@ pub enum Level {
 }
 
 impl Level {
+    /// Its name, as it stands in answers to people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Tenant => "tenant",
+            Self::Agent => "agent",
+            Self::Credential => "credential",
+            Self::Key => "key",
+        }
+    }
+
     /// The level of that number.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
@@ -64,15 +75,29 @@ impl Level {
     }
 }
 
-/// Ends every token of its subject that was issued up to an instant.
+/// Ends every token of its subject that was issued up to an instant: those with `iat` ≤ `not_before`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What the subject is.
-    pub level: Level,
-    /// The subject: see [`Level`]; at most 255 bytes.
-    pub subject: Vec<u8>,
-    /// Tokens with `iat ≤ not_before` are ended.
-    pub not_before: UnixTime,
+    level: Level,
+    subject: Vec<u8>,
+    not_before: UnixTime,
+}
+
+impl Rule {
+    /// The subject is what [`Level`] says. [`FormatError::Rule`]: it isn't; a kid has 1 to 255 bytes.
+    pub fn new(level: Level, subject: Vec<u8>, not_before: UnixTime) -> Result<Self, FormatError> {
+        let sound = match level {
+            Level::Global => subject.is_empty(),
+            Level::Tenant | Level::Agent | Level::Credential => subject.len() == 16,
+            Level::Key => (1..=255).contains(&subject.len()),
+        };
+        if sound { Ok(Self { level, subject, not_before }) } else { Err(FormatError::Rule) }
+    }
+
+    /// Tokens with `iat` up to this are ended.
+    pub const fn not_before(&self) -> UnixTime {
+        self.not_before
+    }
 }
 
 /// Rules in ascending order of (level, subject), each pair once.
@@ -93,16 +118,11 @@ impl Rules {
             let length = usize::from(reader.u8()?);
             let subject = reader.take(length)?.to_vec();
             let not_before = UnixTime(i64::from_le_bytes(reader.array()?));
-            let sound = match level {
-                Level::Global => subject.is_empty(),
-                Level::Tenant | Level::Agent | Level::Credential => subject.len() == 16,
-                Level::Key => !subject.is_empty(),
-            };
-            let ascending = rules.last().is_none_or(|last| (last.level, &last.subject) < (level, &subject));
-            if !sound || !ascending {
+            let rule = Rule::new(level, subject, not_before)?;
+            if rules.last().is_some_and(|last| (last.level, &last.subject) >= (rule.level, &rule.subject)) {
                 return Err(FormatError::Rule);
             }
-            rules.push(Rule { level, subject, not_before });
+            rules.push(rule);
         }
         Ok(Self(rules))
     }
@@ -118,8 +138,8 @@ impl Rules {
     fn write(rules: &[&Rule], out: &mut Vec<u8>) {
         for rule in rules {
             out.push(rule.level as u8);
-            out.push(u8::try_from(rule.subject.len()).unwrap_or(u8::MAX));
-            out.extend_from_slice(&rule.subject[..rule.subject.len().min(255)]);
+            out.push(u8::try_from(rule.subject.len()).unwrap_or(u8::MAX)); // fits: see `Rule::new`
+            out.extend_from_slice(&rule.subject);
             out.extend_from_slice(&rule.not_before.0.to_le_bytes());
         }
     }
@@ -134,6 +154,26 @@ impl Rules {
         rules.dedup_by(|later, first| (later.level, &later.subject) == (first.level, &first.subject));
         rules
     }
+}
+
+/// In which of its two parts a set holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// In the object.
+    Base,
+    /// In what came since.
+    Delta,
+}
+
+/// The rule that decides about a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ruling {
+    /// What its subject is.
+    pub level: Level,
+    /// Tokens with `iat ≤ not_before` are ended.
+    pub not_before: UnixTime,
+    /// Where it is.
+    pub part: Part,
 }
 
 /// All that a verifier knows to be revoked.
@@ -154,14 +194,30 @@ impl RevokedSet {
         self.delta = delta;
     }
 
+    /// The object.
+    pub const fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// What came since.
+    pub const fn delta(&self) -> &Delta {
+        &self.delta
+    }
+
+    /// Where it is that the token at `coordinate` is revoked; `None`: it isn't. For people who ask: [`Self::contains`] decides.
+    pub fn part_of(&self, coordinate: Coordinate) -> Option<Part> {
+        let in_delta = self.delta.contains(coordinate).then_some(Part::Delta);
+        in_delta.or_else(|| self.base.contains(coordinate).then_some(Part::Base))
+    }
+
     /// Whether the token at `coordinate` is revoked: no false positives, no false negatives.
     pub fn contains(&self, coordinate: Coordinate) -> bool {
         self.delta.contains(coordinate) || self.base.contains(coordinate)
     }
 
-    /// The instant up to which tokens like this one have been ended: of all rules that touch it the latest, whatever their
-    /// levels. (Precedence between levels is how others let revoked tokens back in.)
-    fn not_before(&self, claims: &Claims) -> Option<UnixTime> {
+    /// Of all rules that touch a token with these claims the latest, whatever their levels. (Precedence between levels is how others let revoked
+    /// tokens back in.)
+    pub fn ruling(&self, claims: &Claims) -> Option<Ruling> {
         let subjects: [(Level, &[u8]); 5] = [
             (Level::Global, &[]),
             (Level::Tenant, claims.tenant.0.as_bytes()),
@@ -169,10 +225,14 @@ impl RevokedSet {
             (Level::Credential, claims.credential.0.as_bytes()),
             (Level::Key, claims.key_id.as_bytes()),
         ];
-        let rules = [self.base.rules(), self.delta.rules()];
-        let found =
-            subjects.iter().flat_map(|(level, subject)| rules.map(|rules| rules.not_before(*level, subject)));
-        found.flatten().max()
+        let parts = [(Part::Base, self.base.rules()), (Part::Delta, self.delta.rules())];
+        let found = subjects.iter().flat_map(|(level, subject)| {
+            parts.map(|(part, rules)| {
+                let not_before = rules.not_before(*level, subject)?;
+                Some(Ruling { level: *level, not_before, part })
+            })
+        });
+        found.flatten().max_by_key(|ruling| ruling.not_before)
     }
 }
 
@@ -180,7 +240,7 @@ impl Revocations for RevokedSet {
     fn verdict(&self, claims: &Claims) -> Revocation {
         if self.contains(claims.jti.coordinate()) {
             Revocation::Revoked
-        } else if self.not_before(claims).is_some_and(|not_before| claims.issued_at <= not_before) {
+        } else if self.ruling(claims).is_some_and(|ruling| claims.issued_at <= ruling.not_before) {
             Revocation::Superseded
         } else {
             Revocation::Clear

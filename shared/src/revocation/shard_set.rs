@@ -51,7 +51,7 @@ enum Encoding {
 }
 
 /// A shard's line in the table of a base object.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     encoding: u8,
     low_bits: u8,
@@ -62,6 +62,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// How many serials the shard has.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Its size in the table, without the shard's number.
     #[cfg(feature = "builder")]
     pub(super) const BYTES: usize = 28;
@@ -286,12 +291,16 @@ pub(super) mod build {
             Self { high_words: entry.high_bits().div_ceil(64) as u32, ..entry }
         }
 
-        pub(in super::super) const fn count(&self) -> u64 {
-            self.count
-        }
-
         pub(in super::super) const fn end(&self) -> u64 {
             self.end
+        }
+
+        pub(in super::super) const fn high_words(&self) -> u32 {
+            self.high_words
+        }
+
+        pub(in super::super) const fn low_words(&self) -> u32 {
+            self.low_words
         }
 
         pub(in super::super) const fn words(&self) -> usize {
@@ -353,10 +362,11 @@ pub(super) mod build {
         }
     }
 
-    /// Reads an Elias–Fano set that [`Writer`] wrote, serial by serial.
+    /// Reads what [`Writer`] wrote, serial by serial.
     pub(in super::super) struct Cursor<'w> {
         high: &'w [Word],
         low: &'w [Word],
+        is_bitmap: bool,
         low_bits: u32,
         rank: u64,
         /// The bits of the current high word that are still to come.
@@ -368,7 +378,8 @@ pub(super) mod build {
         pub(in super::super) fn new(entry: &Entry, words: &'w [Word]) -> Self {
             let (high, low) = words.split_at(entry.high_words as usize);
             let word = high.first().copied().map_or(0, u64::from_le_bytes);
-            Self { high, low, low_bits: u32::from(entry.low_bits), rank: 0, word, index: 0 }
+            let is_bitmap = entry.encoding == BITMAP;
+            Self { high, low, is_bitmap, low_bits: u32::from(entry.low_bits), rank: 0, word, index: 0 }
         }
     }
 
@@ -382,6 +393,9 @@ pub(super) mod build {
             }
             let position = self.index * 64 + u64::from(self.word.trailing_zeros());
             self.word &= self.word - 1;
+            if self.is_bitmap {
+                return Some(position);
+            }
             let low = bits_at(self.low, self.rank * u64::from(self.low_bits), self.low_bits);
             let serial = (position - self.rank) << self.low_bits | low;
             self.rank += 1;

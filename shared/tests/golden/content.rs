@@ -62,18 +62,15 @@ fn members(name: &str) -> Vec<Coordinate> {
 }
 
 fn rules() -> Vec<Rule> {
-    let rule = |level, subject: &[u8], not_before| Rule {
-        level,
-        subject: subject.to_vec(),
-        not_before: UnixTime(not_before),
-    };
-    vec![
+    let rule = |level, subject: &[u8], not_before| Rule::new(level, subject.to_vec(), UnixTime(not_before));
+    let rules = [
         rule(Level::Global, b"", 1),
         rule(Level::Tenant, &[0x11; 16], 1_790_000_000),
         rule(Level::Agent, &[0x22; 16], 1_790_000_001),
         rule(Level::Credential, &[0x33; 16], i64::MAX),
         rule(Level::Key, b"a kid", -1),
-    ]
+    ];
+    rules.into_iter().flatten().collect()
 }
 
 fn token(number: u64) -> (String, String) {

@@ -6,20 +6,10 @@ use serde_json::{Value, json};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{Issuer, eventually, required};
 
-async fn ready(issuer: &Issuer) -> (StatusCode, Value) {
-    // An answer is given again for so long.
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    let response = issuer.get("/ready").send().await.unwrap();
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-        assert!(response.headers().contains_key("retry-after"));
-    }
-    (response.status(), response.json().await.unwrap())
-}
-
 #[tokio::test]
 async fn says_what_is_ready() {
     let issuer = Issuer::start().await;
-    let (status, body) = ready(&issuer).await;
+    let (status, body) = issuer.ready().await;
     assert_eq!(status, StatusCode::OK);
     let ok = json!({"status": "ok"});
     let expected = json!({
@@ -57,10 +47,10 @@ async fn a_clock_that_is_ahead_issues_nothing() {
         )
         .await;
     eventually("it is noticed", 5, async || {
-        (ready(&issuer).await.1["checks"]["clock"]["status"] == "ahead").then_some(())
+        (issuer.ready().await.1["checks"]["clock"]["status"] == "ahead").then_some(())
     })
     .await;
-    let (status, body) = ready(&issuer).await;
+    let (status, body) = issuer.ready().await;
     assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable")));
     let refused = issuer.oauth("token", &issuer.administrator, &[("grant_type", "client_credentials")]).await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -79,7 +69,7 @@ async fn without_a_key_that_signs_it_is_not_ready_and_makes_one() {
     let before: Option<String> = issuer.database.value(active).await;
     issuer.database.execute("update signing_keys set state = 'retiring' where purpose = 'token'").await;
     eventually("another key signs", 20, async || {
-        let (status, body) = ready(&issuer).await;
+        let (status, body) = issuer.ready().await;
         let keys = &body["checks"]["keys"]["status"];
         assert!(
             keys == "ok" || (keys == "none_signs" && status == StatusCode::SERVICE_UNAVAILABLE),
@@ -96,7 +86,7 @@ async fn without_a_key_that_signs_it_is_not_ready_and_makes_one() {
 async fn without_redis_it_keeps_state_in_process_and_says_so() {
     let issuer = Issuer::start_with(|cli| cli.without("REDIS_URL")).await;
     assert_eq!(
-        ready(&issuer).await.1["checks"]["hot_state"],
+        issuer.ready().await.1["checks"]["hot_state"],
         json!({"status": "ok", "kind": "in_process", "limits": "per_process"})
     );
     let token = issuer.token(&issuer.administrator).await;
@@ -114,7 +104,7 @@ async fn a_lost_redis_degrades_and_changes_nothing_else() {
     for line in [Line::Cut, Line::Silent] {
         proxy.set(line);
         let body = eventually("Redis is missed", 5, async || {
-            let (status, body) = ready(&issuer).await;
+            let (status, body) = issuer.ready().await;
             assert_eq!(status, StatusCode::OK);
             (body["status"] == "degraded").then_some(body)
         })
@@ -129,7 +119,7 @@ async fn a_lost_redis_degrades_and_changes_nothing_else() {
         assert!(started.elapsed().as_secs() < 2, "nobody waits for Redis for long: {:?}", started.elapsed());
     }
     proxy.set(Line::Open);
-    eventually("Redis is back", 10, async || (ready(&issuer).await.1["status"] == "ready").then_some(()))
+    eventually("Redis is back", 10, async || (issuer.ready().await.1["status"] == "ready").then_some(()))
         .await;
     issuer.logged("Redis is lost").await;
     issuer.logged("Redis answers again").await;
@@ -144,10 +134,10 @@ async fn migrations_that_do_not_fit_show() {
         .execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99991231000000, 'x', true, '', 0)")
         .await;
     // The next release is being rolled out: this one goes on working.
-    let (status, body) = ready(&issuer).await;
+    let (status, body) = issuer.ready().await;
     assert_eq!((status, &body["checks"]["migrations"]["status"]), (StatusCode::OK, &json!("ahead")));
     issuer.database.execute(&format!("delete from _sqlx_migrations where version >= {version}")).await;
-    let (status, body) = ready(&issuer).await;
+    let (status, body) = issuer.ready().await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
         (&body["status"], &body["checks"]["migrations"]["status"]),

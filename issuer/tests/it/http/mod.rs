@@ -12,6 +12,7 @@ mod introspect;
 mod limits_of_requests;
 mod openapi;
 mod resource_servers;
+mod revocation_status;
 mod revocations;
 mod revoke;
 mod status_lists;

@@ -1,52 +1,14 @@
 //! `/api/v1/resource-servers`.
 
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::cli::Cli;
+use crate::support::desk::Desk;
 use crate::support::issuer::{agent_body, claims, envelope, oauth_error};
-use crate::support::{AUDIENCE, ISSUER, Issuer, eventually};
+use crate::support::{AUDIENCE, ISSUER, eventually};
 
 const GRANT: (&str, &str) = ("grant_type", "client_credentials");
-
-/// An administrator at work.
-struct Desk {
-    issuer: Issuer,
-    token: String,
-}
-
-impl Desk {
-    async fn start() -> Self {
-        let issuer = Issuer::start().await;
-        let token = issuer.management_token(&issuer.administrator).await;
-        Self { issuer, token }
-    }
-
-    fn request(&self, method: &str, path: &str) -> RequestBuilder {
-        let url = format!("{}/api/v1/resource-servers{path}", self.issuer.url);
-        self.issuer.http.request(method.parse().unwrap(), url).bearer_auth(&self.token)
-    }
-
-    async fn create(&self, body: &Value) -> Response {
-        self.request("POST", "").json(body).send().await.unwrap()
-    }
-
-    async fn created(&self, body: &Value) -> Value {
-        let response = self.create(body).await;
-        let status = response.status();
-        let body: Value = response.json().await.unwrap();
-        assert_eq!(status, StatusCode::CREATED, "{body}");
-        body
-    }
-
-    async fn read(&self, id: &str) -> Value {
-        self.request("GET", &format!("/{id}")).send().await.unwrap().json().await.unwrap()
-    }
-
-    async fn patch(&self, id: &str, body: &Value) -> Response {
-        self.request("PATCH", &format!("/{id}")).header("if-match", "*").json(body).send().await.unwrap()
-    }
-}
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap()
@@ -54,7 +16,7 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 
 #[tokio::test]
 async fn tokens_are_for_what_is_registered_and_live_as_long_as_it_says() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let issuer = &desk.issuer;
     let agent = issuer.register(&desk.token, &agent_body(&[])).await;
     let body = json!({
@@ -79,7 +41,7 @@ async fn tokens_are_for_what_is_registered_and_live_as_long_as_it_says() {
         expected[name] = value;
     }
     assert_eq!(made, expected);
-    let read = desk.request("GET", &format!("/{id}")).send().await.unwrap();
+    let read = desk.read(id).await;
     assert_eq!(read.headers()["etag"], etag);
     assert_eq!(read.json::<Value>().await.unwrap(), made);
 
@@ -96,7 +58,7 @@ async fn tokens_are_for_what_is_registered_and_live_as_long_as_it_says() {
 
 #[tokio::test]
 async fn there_is_one_default_at_most() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let issuer = &desk.issuer;
     // Within the second that a change takes to reach every replica's memory.
     let aud_becomes = async |expected: &str| {
@@ -120,7 +82,8 @@ async fn there_is_one_default_at_most() {
     let (second, third) = (text(&second, "resource_server_id"), text(&third, "resource_server_id"));
     assert_eq!(desk.patch(third, &json!({ "is_default": true })).await.status(), StatusCode::OK);
     aud_becomes("https://three.example").await;
-    assert_eq!(desk.read(second).await["is_default"], false);
+    let read: Value = desk.read(second).await.json().await.unwrap();
+    assert_eq!(read["is_default"], false);
 
     // Several at once: one of them is it.
     let at_once = (0..6).map(|number| {
@@ -143,7 +106,7 @@ async fn there_is_one_default_at_most() {
 
 #[tokio::test]
 async fn an_identifier_is_one_tenant_s_with_all_that_look_like_it() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let issuer = &desk.issuer;
     let other = issuer.other_tenant().await;
     let others = issuer.management_token(&other).await;
@@ -181,14 +144,8 @@ async fn an_identifier_is_one_tenant_s_with_all_that_look_like_it() {
     let id = text(&made, "resource_server_id");
     let audience = ("resource", "https://bank.example/Pay");
     let token = issuer.grant(&issuer.administrator, &[audience]).await;
-    assert_eq!(
-        desk.request("DELETE", &format!("/{id}")).send().await.unwrap().status(),
-        StatusCode::NO_CONTENT
-    );
-    assert_eq!(
-        envelope(desk.request("DELETE", &format!("/{id}")).send().await.unwrap()).await.1,
-        "RESOURCE_SERVER_NOT_FOUND"
-    );
+    assert_eq!(desk.to(id, "decommission").await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(envelope(desk.to(id, "decommission").await).await.1, "RESOURCE_SERVER_NOT_FOUND");
     assert_eq!(issuer.refused_soon(&issuer.administrator, &[audience]).await, (400, "invalid_target".into()));
     assert!(issuer.is_active(&issuer.administrator, text(&token, "access_token")).await, "until it expires");
     assert_eq!(
@@ -218,7 +175,7 @@ async fn an_identifier_is_one_tenant_s_with_all_that_look_like_it() {
 
 #[tokio::test]
 async fn two_tenants_at_once_one_gets_it() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let issuer = &desk.issuer;
     let others = issuer.management_token(&issuer.other_tenant().await).await;
     for number in 0..10 {
@@ -243,7 +200,7 @@ async fn two_tenants_at_once_one_gets_it() {
 
 #[tokio::test]
 async fn takes_only_what_is_sound() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let stranger = desk.issuer.other_tenant().await;
     let gone = desk.issuer.register(&desk.token, &agent_body(&[])).await;
     let gone = text(&gone, "agent_id");
@@ -304,7 +261,7 @@ async fn takes_only_what_is_sound() {
 
 #[tokio::test]
 async fn lists_and_changes() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let mut identifiers = vec![AUDIENCE.to_owned()];
     for number in 0..4 {
         let identifier = format!("https://{number}.example");
@@ -339,7 +296,7 @@ async fn lists_and_changes() {
 
 #[tokio::test]
 async fn each_call_takes_its_scope() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let issuer = &desk.issuer;
     let (reader, writer) = (
         issuer.scoped_token("resource_servers:read").await,
@@ -363,7 +320,7 @@ async fn each_call_takes_its_scope() {
 
 #[tokio::test]
 async fn a_tenant_s_identifiers_are_bounded() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let tenant = &desk.issuer.administrator.tenant;
     desk.issuer
         .database
@@ -378,7 +335,7 @@ async fn a_tenant_s_identifiers_are_bounded() {
 
 #[tokio::test]
 async fn a_request_sent_again_registers_nothing_twice() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let send = async || {
         let request = desk
             .request("POST", "")
@@ -393,7 +350,7 @@ async fn a_request_sent_again_registers_nothing_twice() {
 
 #[tokio::test]
 async fn the_operator_can_do_it_all_at_the_command_line() {
-    let desk = Desk::start().await;
+    let desk = Desk::start("resource-servers").await;
     let issuer = &desk.issuer;
     let other = issuer.other_tenant().await;
     let cli = Cli::new(&issuer.database.url);
@@ -414,7 +371,7 @@ async fn the_operator_can_do_it_all_at_the_command_line() {
         &issuer.administrator.id,
     ]);
     let id = text(&made, "resource_server_id");
-    assert_eq!(json(&["show", id]), desk.read(id).await);
+    assert_eq!(json(&["show", id]), desk.read(id).await.json::<Value>().await.unwrap());
     assert_eq!(issuer.grant(&issuer.administrator, &[]).await["expires_in"], 30);
     let table = run(&["list"]);
     assert!(table.starts_with("RESOURCE_SERVER_ID") && table.lines().count() == 3, "{table}");

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use countersign_shared::verify::{Revocation, Revocations as _};
-use countersign_shared::{Claims, UnixTime};
+use countersign_shared::{Claims, Coordinate, Serial, Shard, UnixTime};
+use redis::AsyncCommands as _;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::cli::Cli;
 use crate::support::edge::Edge;
 use crate::support::issuer::{agent_body, claims, envelope, part};
-use crate::support::{Client, Issuer, TestDatabase, eventually};
+use crate::support::{Client, Issuer, MASTER_KEY, TestDatabase, eventually, required};
 
 async fn send(issuer: &Issuer, token: &str, body: &Value) -> Response {
     issuer.post("/api/v1/revocations").bearer_auth(token).json(body).send().await.unwrap()
@@ -209,7 +210,7 @@ async fn the_operator_does_it_from_the_command_line() {
     for arguments in [
         vec!["--agent", &client.id],
         vec!["--credential", &credential],
-        vec!["--tenant", &client.tenant, "--all-of-tenant"],
+        vec!["--tenant", &client.tenant, "--all-of-tenant", "--yes"],
         vec!["--key", &kid],
     ] {
         let token = issuer.token(&client).await;
@@ -296,4 +297,228 @@ async fn who_may_more_is_not_shut_out_by_who_may_less() {
         let attempted = json!("POST /api/v1/revocations");
         assert_eq!((&row["actor"], &row["attempted"]), (&json!(administrator.id), &attempted));
     }
+}
+
+/// The id of a token.
+fn jti_of(token: &str) -> String {
+    claims(token)["jti"].as_str().unwrap().to_owned()
+}
+
+/// An id that this issuer made, of a token that expired hours ago: such a one takes hours to come by.
+async fn expired(issuer: &Issuer, tenant: &str) -> String {
+    use countersign_issuer::config::{Keys, Sources};
+    use countersign_issuer::{keys, storage, tokens};
+    let environment = [("DATABASE_URL", issuer.database.url.as_str()), ("MASTER_KEY", MASTER_KEY)];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Keys::from_sources(&Sources::read(environment, None)).unwrap();
+    let database = storage::Database::connect(&config.plain.database).await.unwrap();
+    let secrets = keys::load_secrets(&database, &config.master_key).await.unwrap().unwrap();
+    let now = UnixTime(time::OffsetDateTime::now_utc().unix_timestamp());
+    let shard = Shard::of_expiry(now.plus(-2 * 3600)).unwrap();
+    let coordinate = Coordinate { shard, serial: Serial::new(17).unwrap() };
+    tokens::jti::mint(&secrets.jti_tag, coordinate, tenant.parse().unwrap()).to_string()
+}
+
+#[tokio::test]
+async fn many_tokens_at_once_each_with_what_became_of_it() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+    let client = issuer.new_client(&[]).await;
+    let foreign = issuer.other_tenant().await;
+    let tokens = [issuer.token(&client).await, issuer.token(&client).await, issuer.token(&client).await];
+    let [first, second, before] = tokens.each_ref().map(|token| jti_of(token));
+    let (other, theirs) = (issuer.token(&client).await, issuer.token(&foreign).await);
+    let expired = expired(&issuer, &client.tenant).await;
+    end(&issuer, json!({ "jti": before })).await;
+
+    // A v4, one that looks like ours and isn't, another tenant's; and one twice.
+    let forged = format!("{}-8fff-ffffffffffff", &first[..18]);
+    let v4 = "11111111-2222-4333-8444-555555555555";
+    let asked = [&first, v4, &before, &forged, &jti_of(&theirs), &second, &first, &expired];
+    let became = [
+        "revoked",
+        "not_found",
+        "already_revoked",
+        "not_found",
+        "not_found",
+        "revoked",
+        "already_revoked",
+        "expired",
+    ];
+    let results = |became: &[&str]| -> Vec<Value> {
+        let pairs = asked.iter().zip(became);
+        pairs.map(|(jti, status)| json!({ "jti": jti, "status": status })).collect()
+    };
+    assert_eq!(end(&issuer, json!({ "jtis": asked })).await, json!({ "results": results(&became) }));
+
+    for token in &tokens {
+        edge.refuses(jti_of(token).parse().unwrap()).await;
+        assert!(!issuer.is_active(&client, token).await);
+    }
+    assert!(issuer.is_active(&client, &other).await && issuer.is_active(&foreign, &theirs).await);
+    let set = edge.revoked_set().unwrap();
+    for token in [&other, &theirs] {
+        assert_eq!(set.verdict(&parsed(token)), Revocation::Clear);
+    }
+
+    // As when they are taken back one after the other: an event each.
+    let rows = issuer.database.audit("token.revoked").await;
+    let seen: Vec<(&str, bool)> =
+        rows.iter().map(|row| (row["target"].as_str().unwrap(), row["already_revoked"] == true)).collect();
+    let expected = [(&before, false), (&first, false), (&before, true), (&second, false), (&first, true)];
+    assert_eq!(seen.len(), expected.len(), "{rows:?}");
+    for (jti, already) in expected {
+        assert!(seen.contains(&(jti.as_str(), already)), "{jti} {already}: {rows:?}");
+    }
+    assert!(rows.iter().all(|row| row["actor"] == issuer.administrator.id.as_str()), "{rows:?}");
+    assert_eq!(issuer.database.value::<i64>("select count(*) from revocation_outbox").await, 3);
+
+    // The marks that spare the database a question.
+    let redis = redis::Client::open(required("TEST_REDIS_URL")).unwrap();
+    let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+    for (jti, marked) in
+        [(&first, true), (&second, true), (&before, true), (&forged, false), (&expired, false)]
+    {
+        let found: bool = redis.exists(format!("revoked:{jti}")).await.unwrap();
+        assert_eq!(found, marked, "{jti}");
+    }
+
+    // Doing it again changes nothing.
+    let again = became.map(|status| if status == "revoked" { "already_revoked" } else { status });
+    assert_eq!(end(&issuer, json!({ "jtis": asked })).await, json!({ "results": results(&again) }));
+    assert_eq!(issuer.database.value::<i64>("select count(*) from revocation_outbox").await, 3);
+}
+
+#[tokio::test]
+async fn of_many_tokens_a_malformed_one_is_named_and_none_is_revoked() {
+    let issuer = Issuer::start().await;
+    let bearer = issuer.management_token(&issuer.administrator).await;
+    let token = issuer.token(&issuer.administrator).await;
+    let jti = jti_of(&token);
+    let many = |count: usize| json!({ "jtis": vec![&jti; count] });
+    for (body, fields) in [
+        (json!({ "jtis": [jti, "x", jti, 5, jti.to_uppercase(), null] }), &["[1]", "[3]", "[4]", "[5]"][..]),
+        (json!({ "jtis": [] }), &[""]),
+        (json!({ "jtis": jti }), &[""]),
+        (many(1001), &[""]),
+        (json!({ "jtis": vec!["x"; 1000] }), &["[0]", "[99]"]),
+    ] {
+        let (status, code, details) = envelope(send(&issuer, &bearer, &body).await).await;
+        assert_eq!((status, code.as_str()), (400, "VALIDATION_ERROR"), "{body}");
+        let named: Vec<&str> = details["fields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|field| field["field"].as_str().unwrap().strip_prefix("jtis").unwrap())
+            .collect();
+        assert!(fields.iter().all(|field| named.contains(field)) && named.len() <= 100, "{named:?}");
+    }
+    let both = json!({ "jtis": [jti], "jti": jti });
+    let (status, code, _) = envelope(send(&issuer, &bearer, &both).await).await;
+    assert_eq!((status, code.as_str()), (400, "MALFORMED_REQUEST"));
+    let scoped = issuer.scoped_token("tokens:introspect").await;
+    let (status, code, _) = envelope(send(&issuer, &scoped, &many(1)).await).await;
+    assert_eq!((status, code.as_str()), (403, "INSUFFICIENT_SCOPE"));
+    assert!(issuer.is_active(&issuer.administrator, &token).await);
+
+    let results = end(&issuer, many(1000)).await["results"].clone();
+    assert_eq!(results.as_array().unwrap().len(), 1000);
+    assert!(!issuer.is_active(&issuer.administrator, &token).await);
+}
+
+/// One transaction: where one row can't be written none is.
+#[tokio::test]
+async fn of_many_tokens_all_are_revoked_or_none() {
+    let issuer = Issuer::start().await;
+    let (good, bad) = (issuer.token(&issuer.administrator).await, issuer.token(&issuer.administrator).await);
+    let bearer = issuer.management_token(&issuer.administrator).await;
+    let refusing = format!(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not this one'; end $$;
+         create trigger refuse before insert on audit_queue for each row when (new.target_id = '{}') execute function refuse()",
+        jti_of(&bad)
+    );
+    issuer.database.execute(&refusing).await;
+    let body = json!({ "jtis": [jti_of(&good), jti_of(&bad)] });
+    let (status, code, _) = envelope(send(&issuer, &bearer, &body).await).await;
+    assert_eq!((status, code.as_str()), (500, "INTERNAL_ERROR"));
+    assert!(issuer.is_active(&issuer.administrator, &good).await, "it would be refused at the edge, or not");
+    assert_eq!(issuer.database.value::<i64>("select count(*) from revocation_outbox").await, 0);
+    issuer.database.execute("drop trigger refuse on audit_queue").await;
+    let results = end(&issuer, body).await;
+    assert_eq!(results["results"][0]["status"], "revoked");
+}
+
+/// Several who take back the same tokens at once, in orders of their own: each token is revoked once, and nobody waits for who waits for them.
+#[tokio::test]
+async fn the_same_tokens_at_once_in_any_order() {
+    let issuer = Issuer::start().await;
+    let bearer = issuer.management_token(&issuer.administrator).await;
+    let tokens = futures_util::future::join_all((0..60).map(|_| issuer.token(&issuer.administrator))).await;
+    let jtis: Vec<String> = tokens.iter().map(|token| jti_of(token)).collect();
+    let requests = (0..12).map(async |turn: usize| {
+        let mut jtis = jtis.clone();
+        jtis.rotate_left(turn * 5);
+        if turn.is_multiple_of(2) {
+            jtis.reverse();
+        }
+        let response = send(&issuer, &bearer, &json!({ "jtis": jtis })).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let answer: Value = response.json().await.unwrap();
+        let results = answer["results"].as_array().unwrap().clone();
+        results.iter().filter(|result| result["status"] == "revoked").count()
+    });
+    let revoked: usize = futures_util::future::join_all(requests).await.into_iter().sum();
+    assert_eq!(revoked, jtis.len());
+    assert_eq!(issuer.database.value::<i64>("select count(*) from revocation_outbox").await, 60);
+}
+
+#[tokio::test]
+async fn the_operator_takes_back_all_that_a_log_names() {
+    let issuer = Issuer::start().await;
+    let client = issuer.new_client(&[]).await;
+    let foreign = issuer.other_tenant().await;
+    let tokens = futures_util::future::join_all((0..20).map(|_| issuer.token(&client))).await;
+    let theirs = issuer.token(&foreign).await;
+    let cli = Cli::new(&issuer.database.url);
+    // More than go into one transaction.
+    let lines: Vec<String> = tokens.iter().map(|token| jti_of(token)).collect();
+    let lines: Vec<String> = lines.iter().cycle().take(2500).cloned().collect();
+    let file = std::env::temp_dir().join(format!("countersign-jtis-{}", std::process::id()));
+    std::fs::write(&file, lines.join("\n\n")).unwrap();
+    let name = file.to_str().unwrap();
+    let printed = cli.run(&["revoke", "--json", "--tenant", &client.tenant, "--jtis", name]).expect_success();
+    let counts: Value = serde_json::from_str(&printed).unwrap();
+    let expected =
+        json!({ "revoked": 20, "already_revoked": 2480, "expired": 0, "not_found": 0, "malformed": 0 });
+    assert_eq!(counts, expected);
+    std::fs::remove_file(&file).unwrap();
+    for token in &tokens {
+        assert!(!issuer.is_active(&client, token).await);
+    }
+
+    // From standard input; what can't be revoked is named by its line, and hinders nothing. A line that isn't an id may be a token: it isn't said.
+    let token = issuer.token(&client).await;
+    let input = format!("{}\n{token}\n\n{}", jti_of(&theirs), jti_of(&token));
+    let ran = cli.run_with(&["revoke", "--jtis", "-", "--tenant", &client.tenant], &input);
+    let failure = ran.expect_failure();
+    assert_eq!(
+        failure,
+        format!(
+            "all others are revoked, but 1 are no tokens of tenant {}, 1 lines are no ids",
+            client.tenant
+        )
+    );
+    let stderr = ran.stderr();
+    assert!(stderr.contains("line 2: not a UUID") && !stderr.contains(&token), "{stderr}");
+    assert!(stderr.contains(&format!("line 1: {} is no token of the tenant", jti_of(&theirs))), "{stderr}");
+    assert!(
+        ran.stdout().starts_with("revoked: 1 tokens; 0 were before, 0 have expired\n"),
+        "{}",
+        ran.stdout()
+    );
+    assert!(!issuer.is_active(&client, &token).await);
+    assert!(issuer.is_active(&foreign, &theirs).await);
+    let missing = cli.run(&["revoke", "--jtis", "/nowhere/jtis"]).expect_failure();
+    assert!(missing.starts_with("/nowhere/jtis can't be read: "), "{missing}");
 }

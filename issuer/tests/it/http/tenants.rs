@@ -3,58 +3,15 @@
 use std::collections::BTreeSet;
 
 use countersign_issuer::domain::scope::{MANAGEMENT, PLATFORM};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::cli::Cli;
+use crate::support::desk::Desk;
 use crate::support::issuer::{agent_body, claims, envelope};
-use crate::support::{Client, ISSUER, Issuer, eventually};
+use crate::support::{Client, ISSUER, eventually};
 
 const GRANT: (&str, &str) = ("grant_type", "client_credentials");
-
-/// The platform's administrator at work.
-struct Platform {
-    issuer: Issuer,
-    token: String,
-}
-
-impl Platform {
-    async fn start() -> Self {
-        let issuer = Issuer::start().await;
-        let token = issuer.management_token(&issuer.administrator).await;
-        Self { issuer, token }
-    }
-
-    fn request(&self, method: &str, path: &str) -> RequestBuilder {
-        let url = format!("{}/api/v1/tenants{path}", self.issuer.url);
-        self.issuer.http.request(method.parse().unwrap(), url).bearer_auth(&self.token)
-    }
-
-    async fn create(&self, body: &Value) -> Response {
-        self.request("POST", "").json(body).send().await.unwrap()
-    }
-
-    async fn created(&self, body: &Value) -> Value {
-        let response = self.create(body).await;
-        let status = response.status();
-        let body: Value = response.json().await.unwrap();
-        assert_eq!(status, StatusCode::CREATED, "{body}");
-        body
-    }
-
-    async fn read(&self, tenant: &str) -> Response {
-        self.request("GET", &format!("/{tenant}")).send().await.unwrap()
-    }
-
-    /// Something that is done to a tenant: its answer.
-    async fn to(&self, tenant: &str, what: &str) -> Response {
-        let request = match what {
-            "decommission" => self.request("DELETE", &format!("/{tenant}")),
-            _ => self.request("POST", &format!("/{tenant}/{what}")),
-        };
-        request.send().await.unwrap()
-    }
-}
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap()
@@ -62,7 +19,7 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 
 #[tokio::test]
 async fn makes_a_tenant_with_all_that_it_needs() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let issuer = &platform.issuer;
     let body = json!({
         "name": "Acme", "plan": "paid", "monthly_token_quota": 5_000_000, "requests_per_minute": 6000,
@@ -134,7 +91,7 @@ async fn makes_a_tenant_with_all_that_it_needs() {
 
 #[tokio::test]
 async fn a_name_is_enough() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let made = platform.created(&json!({ "name": "Bare" })).await;
     for name in ["administrator", "default_resource_server", "monthly_token_quota", "max_agents"] {
         assert_eq!(made[name], Value::Null, "{name}");
@@ -158,7 +115,7 @@ async fn a_name_is_enough() {
 
 #[tokio::test]
 async fn a_name_is_one_tenant_s_and_nothing_is_made_by_halves() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     platform
         .created(
             &json!({ "name": "Acme", "default_resource_server": {"identifier": "https://acme.example"} }),
@@ -176,7 +133,7 @@ async fn a_name_is_one_tenant_s_and_nothing_is_made_by_halves() {
 
 #[tokio::test]
 async fn names_everything_that_is_wrong_at_once() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let body = json!({
         "name": "", "plan": "gold", "monthly_token_quota": -1, "requests_per_minute": 0, "client_requests_per_minute": 1.5,
         "max_agents": 3_000_000_000_u64, "administrator": {"email": "nobody", "scopes": []},
@@ -204,7 +161,7 @@ async fn names_everything_that_is_wrong_at_once() {
 
 #[tokio::test]
 async fn a_request_sent_again_makes_nothing_twice() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let body = json!({ "name": "Once", "administrator": {"email": "root@once.example"} });
     let send = async |body: &Value| {
         platform.request("POST", "").header("idempotency-key", "k1").json(body).send().await.unwrap()
@@ -219,7 +176,7 @@ async fn a_request_sent_again_makes_nothing_twice() {
 
 #[tokio::test]
 async fn lists_all_of_them_in_pages() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let mut ids = vec![platform.issuer.administrator.tenant.clone()];
     for number in 0..5 {
         let plan = if number % 2 == 0 { "free" } else { "paid" };
@@ -259,7 +216,7 @@ async fn lists_all_of_them_in_pages() {
 
 #[tokio::test]
 async fn changes_only_what_is_named_and_only_the_revision_that_was_read() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let made = platform.created(&json!({ "name": "Acme", "max_agents": 5, "requests_per_minute": 60 })).await;
     let id = text(&made, "tenant_id").to_owned();
     let etag = platform.read(&id).await.headers()["etag"].to_str().unwrap().to_owned();
@@ -304,7 +261,7 @@ async fn changes_only_what_is_named_and_only_the_revision_that_was_read() {
 
 #[tokio::test]
 async fn a_suspended_tenant_s_tokens_end_and_it_gets_no_more() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let issuer = &platform.issuer;
     let tenant = issuer.other_tenant().await;
     let bystander = issuer.other_tenant().await;
@@ -356,7 +313,7 @@ async fn a_suspended_tenant_s_tokens_end_and_it_gets_no_more() {
 
 #[tokio::test]
 async fn decommissioning_is_final() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let issuer = &platform.issuer;
     let tenant = issuer.other_tenant().await;
     let token = issuer.management_token(&tenant).await;
@@ -405,7 +362,7 @@ async fn decommissioning_is_final() {
 
 #[tokio::test]
 async fn the_platform_s_own_tenant_does_not_end() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let own = platform.issuer.administrator.tenant.clone();
     for what in ["suspend", "decommission"] {
         assert_eq!(envelope(platform.to(&own, what).await).await, (409, "PLATFORM_TENANT".into(), json!({})));
@@ -427,7 +384,7 @@ async fn the_platform_s_own_tenant_does_not_end() {
 
 #[tokio::test]
 async fn each_call_takes_its_scope() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let issuer = &platform.issuer;
     let (id, reader) = (&issuer.administrator.tenant, issuer.scoped_token("tenants:read").await);
     let writer = issuer.scoped_token("tenants:write agents:write").await;
@@ -464,7 +421,7 @@ async fn each_call_takes_its_scope() {
 
 #[tokio::test]
 async fn the_operator_can_do_it_all_at_the_command_line() {
-    let platform = Platform::start().await;
+    let platform = Desk::start("tenants").await;
     let issuer = &platform.issuer;
     let cli = Cli::new(&issuer.database.url);
     let run = |arguments: &[&str]| cli.run(&[&["tenants"], arguments].concat()).expect_success();

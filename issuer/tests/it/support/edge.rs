@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::put;
+use axum::routing::{post, put};
 use axum::{Json, response::IntoResponse, response::Response};
 use countersign_issuer::keys::check_signature;
 use countersign_shared::revocation::{Base, Delta, Head, RevokedSet, hex};
 use countersign_shared::{Jti, KeySet, KeyStatement};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cli::Cli;
 use super::{ISSUER, eventually};
@@ -49,6 +49,9 @@ struct Store {
     attempts: u32,
     complaints: Vec<String>,
     forgot: bool,
+    listeners: Option<Value>,
+    /// In seconds, for what counts time: a test can't wait for hours.
+    later: i64,
 }
 
 #[derive(Clone)]
@@ -61,8 +64,7 @@ pub(crate) struct Edge {
 impl Edge {
     /// Knows the revocation keys of the database at `database_url`.
     pub(crate) async fn start(database_url: &str) -> Self {
-        let exported = Cli::new(database_url).run(&["keys", "export-public", "--purpose", "revocation"]);
-        let keys = KeySet::parse(exported.expect_success().as_bytes()).unwrap();
+        let keys = revocation_keys(database_url);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let edge = Self { url, keys: Arc::new(keys), store: Arc::default() };
@@ -70,6 +72,8 @@ impl Edge {
             .route("/_countersign/hub/head", put(hub))
             .route("/_countersign/hub/keys", put(hub_keys))
             .route("/kv/storage/kv/namespaces/{namespace}/values/{key}", put(kv))
+            .layer(DefaultBodyLimit::max(25 * 1024 * 1024)) // KV's
+            .route("/kv/storage/kv/namespaces/{namespace}/bulk/delete", post(kv_delete))
             .with_state(edge.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         edge
@@ -94,6 +98,27 @@ impl Edge {
 
     pub(crate) fn set_kv(&self, mood: Mood) {
         self.store().kv = Some(mood);
+    }
+
+    /// What the hub says of its listeners from now on: how many, and what all of them have been sent.
+    pub(crate) fn set_listeners(&self, count: u64, (epoch, seq): (u64, u64)) {
+        self.store().listeners = Some(json!({ "count": count, "epoch": epoch, "seq": seq }));
+    }
+
+    /// Takes it for so many seconds later where it is about deleting objects.
+    pub(crate) fn pretend_later(&self, seconds: i64) {
+        self.store().later = seconds;
+    }
+
+    /// The names of all objects in the store.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        self.store().objects.keys().cloned().collect()
+    }
+
+    /// How long an object is.
+    #[cfg(feature = "measurements")]
+    pub(crate) fn object_bytes(&self, name: &str) -> usize {
+        self.store().objects[name].len()
     }
 
     /// The hub's heads, oldest first.
@@ -147,6 +172,23 @@ impl Edge {
     pub(crate) fn expect_sound(&self) {
         assert_eq!(self.store().complaints, Vec::<String>::new());
     }
+}
+
+/// The keys of heads of the database at `database_url`.
+pub(crate) fn revocation_keys(database_url: &str) -> KeySet {
+    let exported = Cli::new(database_url).run(&["keys", "export-public", "--purpose", "revocation"]);
+    KeySet::parse(exported.expect_success().as_bytes()).unwrap()
+}
+
+/// What a verifier reads that has nothing but the directory; `None` while not all of it is there.
+pub(crate) fn read_directory(directory: &std::path::Path, keys: &KeySet) -> Option<(Head, RevokedSet)> {
+    let head = verify(keys, &std::fs::read_to_string(directory.join("head.jwt")).ok()?).unwrap();
+    let bytes = std::fs::read(directory.join("base").join(hex(&head.base))).unwrap();
+    let base = Base::parse(&bytes, &sha256(&bytes), &head.base).unwrap();
+    let delta = Delta::parse(&head.delta).unwrap();
+    let statement = std::fs::read_to_string(directory.join("keys.jwt")).ok()?;
+    verify_keys(keys, &statement).unwrap();
+    Some((head, RevokedSet::new(base, delta)))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -209,7 +251,10 @@ async fn hub(State(edge): State<Edge>, headers: HeaderMap, body: String) -> Resp
         }
     }
     let keys = store.keys.last().map(|keys| json!({ "epoch": keys.epoch, "version": keys.version }));
-    let position = json!({ "epoch": head.epoch, "seq": head.seq, "keys": keys });
+    let mut position = json!({ "epoch": head.epoch, "seq": head.seq, "keys": keys });
+    if let Some(listeners) = &store.listeners {
+        position["listeners"] = listeners.clone();
+    }
     store.heads.push(Received { head, at: Instant::now() });
     Json(position).into_response()
 }
@@ -284,4 +329,34 @@ async fn kv(
     }
     store.objects.insert(key, body.to_vec());
     Json(json!({ "success": true })).into_response()
+}
+
+/// As strict as it gets: an object that any head may refer to, by the clock of any verifier, must not go.
+async fn kv_delete(
+    State(edge): State<Edge>,
+    Path(namespace): Path<String>,
+    headers: HeaderMap,
+    Json(names): Json<Vec<String>>,
+) -> Response {
+    let now = edge.store().kv;
+    if let Some(answer) = mood(now).await {
+        return answer;
+    }
+    let mut store = edge.store();
+    if namespace != "namespace" || headers["authorization"] != format!("Bearer {KV_TOKEN}") {
+        store.complaints.push("a wrong namespace or token".into());
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let now = time::OffsetDateTime::now_utc().unix_timestamp() + store.later;
+    for name in names {
+        let naming = |received: &&Received| format!("base/{}", hex(&received.head.base)) == name;
+        let fresh_until = store.heads.iter().filter(naming).map(|received| received.head.fresh_until.0).max();
+        let newest_names = store.heads.last().as_ref().is_some_and(naming);
+        if newest_names || fresh_until.is_some_and(|until| until + 3600 + 60 > now) {
+            store.complaints.push(format!("{name} is deleted, and heads refer to it"));
+        }
+        store.objects.remove(&name);
+    }
+    Json(json!({ "success": true, "result": { "successful_key_count": 1, "unsuccessful_keys": [] } }))
+        .into_response()
 }

@@ -83,6 +83,14 @@ impl Issuer {
         self.wait(Duration::from_secs(20))
     }
 
+    /// A figure of the process's memory, as Linux has it.
+    #[cfg(feature = "measurements")]
+    pub(crate) fn memory_kib(&self, figure: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         send_signal(self.child.id(), signal);
     }
@@ -158,6 +166,17 @@ impl Issuer {
     pub(crate) async fn revoke(&self, client: &Client, token: &str) {
         let response = self.oauth("revoke", client, &[("token", token)]).await;
         assert_eq!(response.status(), StatusCode::OK);
+    }
+
+    /// What `/ready` says now.
+    pub(crate) async fn ready(&self) -> (StatusCode, Value) {
+        // An answer is given again for so long.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let response = self.get("/ready").send().await.unwrap();
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            assert!(response.headers().contains_key("retry-after"));
+        }
+        (response.status(), response.json().await.unwrap())
     }
 
     /// Registers an agent with these scopes and makes it a credential.

@@ -2,6 +2,7 @@
 
 pub(crate) mod cli;
 pub(crate) mod database;
+pub(crate) mod desk;
 pub(crate) mod edge;
 pub(crate) mod issuer;
 pub(crate) mod keys;

@@ -1,0 +1,147 @@
+// Tokens that are shown again: spared the signature, and nothing else.
+
+import assert from "node:assert/strict";
+import { generateKeyPairSync, sign } from "node:crypto";
+import { beforeEach, describe, test } from "node:test";
+import { VerifiedTokens } from "../../entry/verified.ts";
+import { AUDIENCE, EMPTY_BASE, FakeIssuer, makeKey } from "../fake-issuer.mjs";
+import { newVerifier } from "./support.mjs";
+
+const now = () => Math.floor(Date.now() / 1000);
+
+describe("a token that is shown again", () => {
+  let issuer;
+  let verifier;
+  /** How often a signature was looked at. */
+  let looks;
+  beforeEach(async () => {
+    issuer = new FakeIssuer();
+    issuer.url = "https://issuer.example";
+    verifier = newVerifier((exports) => {
+      looks = 0;
+      return { ...exports, prepare: (length) => ((looks += 1), exports.prepare(length)) };
+    });
+    verifier.configure(issuer.url, [AUDIENCE], 5);
+    await verifier.loadKeys("heads", JSON.stringify(issuer.headJwks()));
+    await verifier.loadKeys("tokens", JSON.stringify(issuer.jwks()));
+    assert.equal((await verifier.adoptHead(issuer.head())).kind, "needs-base");
+    assert.equal(await verifier.loadBase(new Uint8Array(EMPTY_BASE).buffer), undefined);
+  });
+
+  async function outcome(token, at = now()) {
+    const verdict = await verifier.verify(token, at);
+    return "identity" in verdict ? "accepted" : verdict.refused.reason;
+  }
+
+  test("gets the same verdict without another look at its signature", async () => {
+    const { token, claims } = issuer.token();
+    assert.equal(await outcome(token), "accepted");
+    const again = await verifier.verify(Buffer.from(token).toString(), now());
+    assert.equal(again.identity.agent, claims.sub);
+    assert.equal(again.identity.jti, claims.jti);
+    assert.equal(looks, 1);
+  });
+
+  test("is another one if a single character differs", async () => {
+    const { token } = issuer.token();
+    await outcome(token);
+    for (const place of [3, Math.floor(token.length / 2), token.length - 20]) {
+      const other = token[place] === "A" ? "B" : "A";
+      const changed = token.slice(0, place) + other + token.slice(place + 1);
+      assert.notEqual(await outcome(changed), "accepted", `character ${place}`);
+    }
+    assert.notEqual(await outcome(`${token} `), "accepted");
+    assert.notEqual(await outcome(token.slice(0, -1)), "accepted");
+  });
+
+  test("is refused from the head on that revokes it, and accepted through one that doesn't", async () => {
+    const [one, other] = [issuer.token(), issuer.token()];
+    await outcome(one.token);
+    await outcome(other.token);
+    await verifier.adoptHead(issuer.head({ revoked: [one.coordinate] }));
+    assert.equal(await outcome(one.token), "revoked");
+    assert.equal(looks, 3, "looked at anew, for the reason");
+    assert.equal(await outcome(other.token), "accepted");
+    assert.equal(looks, 3);
+  });
+
+  test("is refused from the rule on that ends it", async () => {
+    const { token, claims } = issuer.token();
+    await outcome(token);
+    const subject = Buffer.from(claims.sub.replaceAll("-", ""), "hex");
+    await verifier.adoptHead(issuer.head({ rules: [{ level: 2, subject, notBefore: now() }] }));
+    assert.equal(await outcome(token), "superseded");
+  });
+
+  test("has no second more than another", async () => {
+    const { token, claims } = issuer.token({ exp: now() + 60 });
+    assert.equal(await outcome(token), "accepted");
+    assert.equal(await outcome(token, claims.exp - 1), "accepted");
+    assert.equal(await outcome(token, claims.exp), "expired");
+  });
+
+  test("is looked at again after five minutes, and by a clock that went back", async () => {
+    const { token } = issuer.token();
+    // The head is fresh for five minutes: a later one keeps it so.
+    await verifier.adoptHead(issuer.head({ fresh_until: now() + 1_000 }));
+    await outcome(token);
+    assert.equal(await outcome(token, now() + 299), "accepted");
+    assert.equal(looks, 1);
+    assert.equal(await outcome(token, now() + 301), "accepted");
+    assert.equal(looks, 2);
+    assert.equal(await outcome(token, now()), "accepted");
+    assert.equal(looks, 3);
+  });
+
+  test("isn't accepted beyond what the head was signed for", async () => {
+    const { token } = issuer.token();
+    await verifier.adoptHead(issuer.head({ fresh_until: now() + 30 }));
+    assert.equal(await outcome(token), "accepted");
+    assert.equal(await outcome(token, now() + 30), "revocations_unknown");
+  });
+
+  test("is refused when its key is gone", async () => {
+    const { token } = issuer.token();
+    await outcome(token);
+    await verifier.loadKeys("tokens", JSON.stringify(new FakeIssuer().jwks()).replaceAll("token-1", "token-2"));
+    assert.equal(await outcome(token), "unknown_key");
+  });
+
+  test("isn't kept if its key went while its signature was looked at", async () => {
+    // ES256 isn't looked at at once.
+    const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+    await verifier.loadKeys("tokens", JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), kid: "ec", alg: "ES256", use: "sig" }] }));
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const input = `${part({ alg: "ES256", kid: "ec", typ: "at+jwt" })}.${part(issuer.token().claims)}`;
+    const signature = sign("sha256", Buffer.from(input), { key: privateKey, dsaEncoding: "ieee-p1363" });
+    const token = `${input}.${signature.toString("base64url")}`;
+    assert.equal(await outcome(token), "accepted");
+    assert.equal(verifier.recall(token, now()) === undefined, false);
+
+    await verifier.loadKeys("tokens", JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), kid: "ec", alg: "ES256", use: "sig" }] }));
+    const verdict = verifier.verify(token, now());
+    assert.ok(verdict instanceof Promise);
+    await verifier.adoptKeyStatement(issuer.keyStatement({ keys: [makeKey("token-2")] }));
+    await verdict;
+    assert.equal(await outcome(token), "unknown_key");
+  });
+});
+
+test("the table is bounded, and says which tokens are gone, each once", () => {
+  const gone = [];
+  const table = new VerifiedTokens((held) => gone.push(held));
+  const entry = (held) => ({ verdict: undefined, held, from: 0, until: 1, generation: 0 });
+  for (let n = 0; n < 10_000; n++) {
+    table.set(`t${n}`, entry(n));
+    // One is asked for all the time, and stays.
+    assert.equal(table.get("t0")?.held, 0, `after ${n}`);
+  }
+  const kept = 10_000 - gone.length;
+  assert.ok(kept >= 2_048 && kept <= 4_096, `${kept} are kept`);
+  assert.equal(new Set(gone).size, gone.length);
+  table.set("t0", entry(10_000));
+  assert.equal(gone.at(-1), 0, "replaced");
+  table.clear();
+  assert.equal(gone.length, 10_001);
+  assert.equal(table.get("t0"), undefined);
+});
