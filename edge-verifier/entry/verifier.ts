@@ -219,7 +219,7 @@ export class Verifier {
     const finish = (valid: boolean): Verdict => {
       const held = this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0);
       if (held < 0) return { refused: this.#refusal() };
-      const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", audience = "", expiresAt] = this.#output().split("\n");
+      const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", expiresAt, audience = ""] = this.#output().split("\n");
       const verdict = { identity: { agent, tenant, credential, agentType, jti, scope, audience } };
       if (keys === this.#keyGeneration) {
         const until = Math.min(Number(expiresAt), now + KEPT_SECONDS);

@@ -169,8 +169,8 @@ pub fn prepare(length: usize) -> i32 {
 }
 
 /// Last steps: claims and revocation, at `now` seconds. A number to keep the token by ([`recheck`], [`forget`]) with the identity in the output, a
-/// line for each of agent, tenant, credential, agent type, jti, scope, audiences (what has no spaces of its own) and `exp`; −1 with the refusal. Frees
-/// the handle. `even_if_stale`: a head that is past its `fresh_until` will do.
+/// line for each of agent, tenant, credential, agent type, jti, scope, `exp` and audiences; −1 with the refusal. Frees the handle. `even_if_stale`: a head that
+/// is past its `fresh_until` will do.
 #[wasm_bindgen]
 pub fn finish(handle: usize, signature_is_valid: bool, now: f64, even_if_stale: bool) -> i32 {
     with(|verifier| {
@@ -545,7 +545,8 @@ fn describe(claims: &Claims, output: &mut Vec<u8>) {
         output.extend_from_slice(if place > 0 { b" " } else { b"" });
         output.extend_from_slice(scope.as_bytes());
     }
-    _ = write!(output, "\n{}\n{}", route_policy::audiences(claims), claims.expires_at.0);
+    _ = write!(output, "\n{}\n", claims.expires_at.0);
+    route_policy::write_audiences(claims, output);
 }
 
 const fn signature(is_valid: bool) -> Signature {

@@ -121,9 +121,13 @@ pub fn admits(route: usize, length: usize) -> i32 {
     })
 }
 
-/// The audiences of a token, separated by spaces. One with a space or the like can't be a route's.
-pub(crate) fn audiences(claims: &Claims) -> String {
-    let audiences =
-        claims.audience.iter().filter(|audience| audience.bytes().all(|byte| byte.is_ascii_graphic()));
-    audiences.map(String::as_str).collect::<Vec<_>>().join(" ")
+/// Appends the audiences of a token, separated by spaces. One with a space or the like can't be a route's.
+pub(crate) fn write_audiences(claims: &Claims, output: &mut Vec<u8>) {
+    let start = output.len();
+    for audience in &claims.audience {
+        if audience.bytes().all(|byte| byte.is_ascii_graphic()) {
+            output.extend_from_slice(if output.len() > start { b" " } else { b"" });
+            output.extend_from_slice(audience.as_bytes());
+        }
+    }
 }

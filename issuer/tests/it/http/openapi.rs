@@ -183,8 +183,8 @@ async fn a_fuzzer_that_knows_nothing_else_finds_nothing() {
     let operations = operations(&fuzzer.api);
     let started = Instant::now();
     let mut rounds = 0;
-    while rounds < CASES
-        && (started.elapsed() < PATIENCE || !fuzzer.never().is_empty() && started.elapsed() < PATIENCE * 3)
+    while rounds < CASES && started.elapsed() < PATIENCE
+        || !fuzzer.never().is_empty() && started.elapsed() < PATIENCE * 3
     {
         for operation in &operations {
             // There is little to vary where nothing is taken.
