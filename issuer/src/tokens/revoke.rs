@@ -82,7 +82,7 @@ async fn revoke_ours(
     jtis: &[Jti],
     origin: &Origin,
 ) -> Result<Vec<Became>, StorageError> {
-    let mut live: Vec<Jti> = jtis.iter().filter(|jti| seconds_left(**jti) > 0).copied().collect();
+    let mut live: Vec<Jti> = jtis.iter().filter(|jti| !is_over(**jti)).copied().collect();
     // In one order whoever asks: two that revoke the same tokens at once must not wait for each other.
     live.sort_unstable();
     live.dedup();
@@ -121,8 +121,13 @@ pub async fn mark(app: &App, jtis: &[Jti]) {
     }
 }
 
-/// Until every token of the shard has expired, by slow clocks too.
+/// Whether every token of the shard has expired, by slow clocks too.
+fn is_over(jti: Jti) -> bool {
+    jti.coordinate().shard.ends_at().plus(SLOW_CLOCKS) <= clock::now()
+}
+
+/// Until every token of the shard has expired here.
 fn seconds_left(jti: Jti) -> u64 {
-    let left = jti.coordinate().shard.ends_at().plus(SLOW_CLOCKS).0 - clock::now().0;
+    let left = jti.coordinate().shard.ends_at().0 - clock::now().0;
     left.try_into().unwrap_or(0)
 }
