@@ -41,9 +41,12 @@ struct Verifier {
     held: Slots<VerifiedToken>,
     /// The newest head whose base is loaded, and the set they make.
     current: Option<(Head, RevokedSet)>,
-    /// A newer head, waiting for its base.
-    awaiting_base: Option<(Head, Delta)>,
+    /// Newer heads that wait for their bases, each of another base: several answers may be under way.
+    awaiting_base: Vec<(Head, Delta)>,
 }
+
+/// How many heads may wait for their bases; the oldest gives way.
+const MAX_AWAITING: usize = 4;
 
 /// A statement between its first step and its last.
 enum Pending {
@@ -397,14 +400,24 @@ pub fn load_base(length: usize) -> i32 {
         };
         // Two questions to the hub may have been answered at the same time, with the same head: the second finds it in force.
         let is_in_force = verifier.current.as_ref().is_some_and(|(head, _)| head.base == *digest);
-        if is_in_force && verifier.awaiting_base.is_none() {
+        if is_in_force && verifier.awaiting_base.is_empty() {
             return 0;
         }
-        let Some((head, delta)) = verifier.awaiting_base.take_if(|(head, _)| head.base == *digest) else {
+        let Some(place) = verifier.awaiting_base.iter().position(|(head, _)| head.base == *digest) else {
             return verifier.refuse_for(&FormatError::Digest.to_string());
         };
+        let (head, delta) = verifier.awaiting_base.swap_remove(place);
+        if let Some((current, _)) = &verifier.current {
+            if head.age_rank() < current.age_rank() {
+                return 0; // the answer to a later question was quicker
+            }
+            if head.position() == current.position() && !head.same_content(current) {
+                return verifier.refuse_for("conflicting_head");
+            }
+        }
         match Base::parse(bytes, digest, &head.base) {
             Ok(base) => {
+                verifier.forget_awaiting(&head);
                 verifier.current = Some((head, RevokedSet::new(base, delta)));
                 0
             }
@@ -508,18 +521,31 @@ impl Verifier {
             }
             if head.base == current.base {
                 revoked.set_delta(delta);
-                *current = head;
-                self.awaiting_base = None;
+                *current = head.clone();
+                self.forget_awaiting(&head);
                 return 0;
             }
         }
-        // Of two answers under way the newer one counts, whichever comes first.
-        if self.awaiting_base.as_ref().is_some_and(|(awaiting, _)| head.age_rank() < awaiting.age_rank()) {
-            return 2;
-        }
         self.output = hex(&head.base).into_bytes();
-        self.awaiting_base = Some((head, delta));
+        if let Some(awaiting) = self.awaiting_base.iter_mut().find(|(awaiting, _)| awaiting.base == head.base)
+        {
+            // Of two of one base the newer one counts, whichever comes first.
+            if awaiting.0.age_rank() <= head.age_rank() {
+                *awaiting = (head, delta);
+            }
+            return 1;
+        }
+        if self.awaiting_base.len() == MAX_AWAITING {
+            let oldest = (0..MAX_AWAITING).min_by_key(|place| self.awaiting_base[*place].0.age_rank());
+            self.awaiting_base.swap_remove(oldest.unwrap_or(0));
+        }
+        self.awaiting_base.push((head, delta));
         1
+    }
+
+    /// What waits and is older than `head` would change nothing any more.
+    fn forget_awaiting(&mut self, head: &Head) {
+        self.awaiting_base.retain(|(awaiting, _)| awaiting.age_rank() > head.age_rank());
     }
 
     fn refuse(&mut self, refusal: Refusal) -> i32 {
