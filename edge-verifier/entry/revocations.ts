@@ -121,8 +121,8 @@ export class RevocationFeed {
         pause = RETRY_MS;
         if (!hasRoom) await scheduler.wait(NO_ROOM_MS * (0.75 + Math.random() / 2));
       } catch (error) {
-        // Whoever took over says for itself how it fares.
         this.#noteTrap(error);
+        // Whoever took over says for itself how it fares.
         if (listener !== this.#newestListener) return;
         this.#failedAt.set(hub.name, Date.now());
         alarm("revocation_refresh_failed", error);

@@ -16,6 +16,7 @@ import { buildRevocationWasm } from "../revocation-wasm.mjs";
 import { ensureWasmBindgen } from "../rust.mjs";
 import { setUpPackages, setUpRust, setUpWasmBindgen } from "../setup.mjs";
 import { median } from "./load.mjs";
+import { wholeNumber } from "./options.mjs";
 
 export const what = "a verification at the edge, beside jose, hono/jwt, @tsndr and jsonwebtoken in wasm; whole requests; sizes";
 
@@ -73,12 +74,6 @@ export async function run({ values, dir }) {
     "all demand the same of a token: signature, iss, aud, exp and typ, where they can",
   ];
   return { rows: rest.map(row), versions, notes };
-}
-
-function wholeNumber(name, text, least, most) {
-  const value = Number(text);
-  if (!(Number.isInteger(value) && value >= least && value <= most)) throw new Problem(`--${name} must be a whole number from ${least} to ${most}`);
-  return value;
 }
 
 /**

@@ -12,6 +12,7 @@ import { cargo, targetDir } from "../rust.mjs";
 import { setUpPackages, setUpRust, setUpWasmBindgen } from "../setup.mjs";
 import * as endToEnd from "./end-to-end.mjs";
 import { median } from "./load.mjs";
+import { wholeNumber } from "./options.mjs";
 
 export const what = "the revoked set beside what others have; and the whole system, from a revocation to its refusal at the edge";
 
@@ -106,12 +107,6 @@ async function revokedSet({ dir, rounds, exact }) {
     "memory is the highest sum of what the builder had allocated at once, the object included, its input not",
   ];
   return { rows: lines.map(row), versions: { node: nodeVersion, v8, ...peerVersions() }, notes };
-}
-
-function wholeNumber(name, text, least, most) {
-  const value = Number(text);
-  if (!(Number.isInteger(value) && value >= least && value <= most)) throw new Problem(`--${name} must be a whole number from ${least} to ${most}`);
-  return value;
 }
 
 /** @returns {import("../bench.mjs").Row} */

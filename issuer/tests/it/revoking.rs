@@ -6,17 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::cli::Cli;
-use crate::support::edge::{Edge, Mood};
+use crate::support::edge::{Mood, with_issuer};
 use crate::support::issuer::{claims, part};
-use crate::support::{Client, Issuer, TestDatabase, eventually};
-
-async fn started() -> (Edge, Issuer) {
-    let (database, administrator) = TestDatabase::bootstrapped().await;
-    let edge = Edge::start(&database.url).await;
-    let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
-    eventually("a first head", 5, async || edge.revoked_set()).await;
-    (edge, issuer)
-}
+use crate::support::{Client, Issuer, eventually};
 
 fn revoke(issuer: &Issuer, arguments: &[&str]) -> Value {
     let cli = Cli::new(&issuer.database.url);
@@ -88,7 +80,7 @@ async fn it_says_how_many_live_tokens_it_touches() {
 
 #[tokio::test]
 async fn it_says_when_every_edge_had_it() {
-    let (edge, issuer) = started().await;
+    let (edge, issuer) = with_issuer().await;
     let client = issuer.new_client(&[]).await;
     let [token] = tokens(&issuer, &client).await;
 

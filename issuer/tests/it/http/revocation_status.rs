@@ -5,8 +5,8 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::support::edge::{Edge, Mood};
-use crate::support::{Issuer, TestDatabase, eventually};
+use crate::support::edge::{Mood, with_issuer};
+use crate::support::{Issuer, eventually};
 
 async fn ask(issuer: &Issuer, token: &str) -> Value {
     let response = issuer.get("/api/v1/revocations/status").bearer_auth(token).send().await.unwrap();
@@ -14,17 +14,9 @@ async fn ask(issuer: &Issuer, token: &str) -> Value {
     response.json().await.unwrap()
 }
 
-async fn started() -> (Edge, Issuer) {
-    let (database, administrator) = TestDatabase::bootstrapped().await;
-    let edge = Edge::start(&database.url).await;
-    let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
-    eventually("a first head", 5, async || edge.revoked_set()).await;
-    (edge, issuer)
-}
-
 #[tokio::test]
 async fn the_platform_sees_all_of_it_and_a_tenant_what_concerns_it() {
-    let (edge, issuer) = started().await;
+    let (edge, issuer) = with_issuer().await;
     let token = issuer.management_token(&issuer.administrator).await;
     // Enough for a base that has them.
     issuer
@@ -75,7 +67,7 @@ async fn the_platform_sees_all_of_it_and_a_tenant_what_concerns_it() {
 
 #[tokio::test]
 async fn it_shows_what_waits_and_where_from_any_replica() {
-    let (edge, mut leader) = started().await;
+    let (edge, mut leader) = with_issuer().await;
     let other =
         Issuer::start_on(leader.database.clone(), leader.administrator.clone(), |cli| edge.configure(cli))
             .await;
@@ -125,7 +117,7 @@ async fn it_shows_what_waits_and_where_from_any_replica() {
 
 #[tokio::test]
 async fn it_says_what_every_listener_was_sent() {
-    let (edge, issuer) = started().await;
+    let (edge, issuer) = with_issuer().await;
     let token = issuer.management_token(&issuer.administrator).await;
     let position = edge.heads().last().unwrap().head.position();
     edge.set_listeners(12, position);

@@ -16,7 +16,7 @@ use countersign_shared::{Jti, KeySet, KeyStatement};
 use serde_json::{Value, json};
 
 use super::cli::Cli;
-use super::{ISSUER, eventually};
+use super::{ISSUER, Issuer, TestDatabase, eventually};
 
 pub(crate) const PUSH_SECRET: &str = "the-hub-s-push-secret";
 pub(crate) const KV_TOKEN: &str = "the-kv-api-token";
@@ -59,6 +59,15 @@ pub(crate) struct Edge {
     pub(crate) url: String,
     keys: Arc<KeySet>,
     store: Arc<Mutex<Store>>,
+}
+
+/// The edge, and an issuer that publishes to it; a head is there.
+pub(crate) async fn with_issuer() -> (Edge, Issuer) {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+    eventually("a first head", 5, async || edge.revoked_set()).await;
+    (edge, issuer)
 }
 
 impl Edge {
