@@ -1,7 +1,8 @@
 // The module entry. Paths below /_countersign/ are the verifier's own; every other request goes through the gateway.
 
 import { problem } from "./answers.ts";
-import { gateway, health } from "./gateway.ts";
+import { gateway } from "./gateway.ts";
+import { health } from "./health.ts";
 import { push } from "./hub.ts";
 import { status, why } from "./operator.ts";
 import type { Env } from "./settings.ts";

@@ -1,9 +1,10 @@
 // What an operator may ask an edge: why a token is refused, and what the isolate that answers goes by. Nothing of a token is logged.
 
 import { problem } from "./answers.ts";
-import { type Isolate, decide, misconfigured, theIsolate } from "./gateway.ts";
+import { decide } from "./decision.ts";
 import { hasSecret } from "./hub.ts";
 import { type Hub, allHubs } from "./hubs.ts";
+import { type Isolate, theIsolate } from "./isolate.ts";
 import type { Env } from "./settings.ts";
 import type { Explanation } from "./verifier.ts";
 
@@ -121,11 +122,7 @@ async function admit(request: Request, env: Env): Promise<Isolate | Response> {
   if (!(await hasSecret(request, env.OPERATOR_SECRET))) {
     return problem(401, "unauthorized", "The operators' secret is missing or wrong.", { "www-authenticate": "Bearer" });
   }
-  try {
-    return theIsolate(env, request);
-  } catch (error) {
-    return misconfigured(error);
-  }
+  return theIsolate(env, request.cf);
 }
 
 /** The body as text; undefined if it is too long. */

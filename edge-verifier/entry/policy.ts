@@ -35,7 +35,7 @@ export class RoutePolicy {
   }
 
   /** What a request needs; or the answer to one that nothing would let through. */
-  decide({ method, url }: Request): Route | Response {
+  decide({ method, url }: Pick<Request, "method" | "url">): Route | Response {
     // That of which the upstream's URL is made, too.
     const { pathname } = new URL(url);
     const place = this.#wasm.route(method.length, this.#write(method + pathname));
