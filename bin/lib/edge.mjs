@@ -62,6 +62,7 @@ export async function edgeReady(url, { child, timeoutMs = 60_000 } = {}) {
  * @typedef {object} LocalEdge
  * @property {string} url
  * @property {string[]} isolates where each of them is; the first one is at `url` and comes to the hubs directly, the others through `break`
+ * @property {Record<string, string>} others where the Workers beside it are that have a socket of their own
  * @property {string} kvApiBase
  * @property {string} kvNamespaceId
  * @property {(name: string, request: string, init?: object) => Promise<any>} hub asks a hub itself, as isolates do
@@ -114,13 +115,15 @@ const FAULTY_HUB = `
 /**
  * Runs the bundled Worker (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd, with its Durable Object, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
- * @param {{vars: Record<string, string>, entry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number}} options
+ * @param {{vars: Record<string, string>, entry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number, bound?: object,
+ *   beside?: any[]}} options
  *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here; without hub and namespace unless it is `whole`;
  *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge; `isolates`: how many
- *   of the Worker there are, with the same hubs and objects
+ *   of the Worker there are, with the same hubs and objects; `bound`: more of miniflare's options for each of them, `beside`: whole other Workers, whose
+ *   addresses are in `others`
  * @returns {Promise<LocalEdge>}
  */
-export async function startEdge({ vars, entry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1 }) {
+export async function startEdge({ vars, entry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, bound = {}, beside = [] }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
   const bundle = entry ? await bundleEntry(entry) : wholeBundle();
   const wasm = fs.readdirSync(bundle.folder).filter((name) => name.endsWith(".wasm"));
@@ -140,6 +143,7 @@ export async function startEdge({ vars, entry, whole = entry === undefined, port
       durableObjects: { REVOCATION_HUB: isolate === 0 ? { className: "RevocationHub", useSQLite: true } : { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" } },
       kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
     }),
+    ...bound,
     // The first one answers at the main address.
     ...(isolate > 0 && { unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }] }),
   });
@@ -155,7 +159,7 @@ export async function startEdge({ vars, entry, whole = entry === undefined, port
   const start = (onPort) =>
     new Miniflare(
       convertV4MiniflareOptions({
-        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(isolates > 1 ? [faultyHubs] : [])],
+        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(isolates > 1 ? [faultyHubs] : []), ...beside],
         unsafeLocalExplorer: true,
         host: "127.0.0.1",
         port: onPort,
@@ -182,6 +186,9 @@ export async function startEdge({ vars, entry, whole = entry === undefined, port
       kvNamespaceId: KV_NAMESPACE_ID,
       isolates: await Promise.all(
         Array.from({ length: isolates }, async (_, isolate) => (isolate === 0 ? url : await miniflare.unsafeGetDirectURL(nameOf(isolate))).origin),
+      ),
+      others: Object.fromEntries(
+        await Promise.all(beside.filter((one) => one.unsafeDirectSockets).map(async ({ name }) => [name, (await miniflare.unsafeGetDirectURL(name)).origin])),
       ),
       hub: (name, request, init) => hubOf(nameOf(0), name, request, init),
       break: async (name, fault) => void (await hubOf(nameOf(1), name, "fault", { method: "PUT", body: fault })),

@@ -1,31 +1,63 @@
-// The module entry. Paths below /_countersign/ are the verifier's own; every other request goes through the gateway.
+// The module entry. Paths below /_countersign/ are the verifier's own, so is where an API says how to get a token for it; every other request goes
+// through the gateway.
 
-import { problem } from "./answers.ts";
+import { problem, requestId, withRequestId } from "./answers.ts";
+import { DECIDE, decideFor } from "./decide.ts";
 import { gateway } from "./gateway.ts";
 import { health } from "./health.ts";
 import { push } from "./hub.ts";
+import { theIsolate } from "./isolate.ts";
 import { status, why } from "./operator.ts";
+import { alarm } from "./refresh.ts";
+import { WELL_KNOWN, metadata } from "./resource.ts";
 import type { Env } from "./settings.ts";
 
 export { RevocationHub } from "./hub.ts";
 
 export default {
   async fetch(request, env, ctx): Promise<Response> {
-    const { pathname } = new URL(request.url);
-    if (!pathname.startsWith("/_countersign/")) return gateway(request, env, ctx);
-    switch (pathname) {
-      case "/_countersign/health":
-        return health(request, env, ctx);
-      case "/_countersign/hub/head":
-        return push("head", request, env);
-      case "/_countersign/hub/keys":
-        return push("keys", request, env);
-      case "/_countersign/why":
-        return why(request, env, ctx);
-      case "/_countersign/status":
-        return status(request, env, ctx);
-      default:
-        return problem(404, "not_found", "The edge verifier has no such path.");
+    const id = requestId(request.headers);
+    let answer: Response;
+    try {
+      answer = await answerTo(request, env, ctx, id);
+    } catch (error) {
+      alarm("failed", error, id);
+      answer = problem(500, "internal_error", "Something went wrong at the edge; its log says what, by the request's id.");
     }
+    return withRequestId(answer, id);
   },
 } satisfies ExportedHandler<Env>;
+
+async function answerTo(request: Request, env: Env, ctx: ExecutionContext, id: string): Promise<Response> {
+  const { pathname } = new URL(request.url);
+  if (pathname === WELL_KNOWN || pathname.startsWith(`${WELL_KNOWN}/`)) {
+    return metadata(request, env, id) ?? gateway(request, env, ctx, id);
+  }
+  if (!pathname.startsWith("/_countersign/")) return gateway(request, env, ctx, id);
+  if (pathname.startsWith(`${DECIDE}/`)) return decideFor(request, env, ctx, id);
+  switch (pathname) {
+    case DECIDE:
+      return decideFor(request, env, ctx, id);
+    case "/_countersign/health":
+      return health(request, env, ctx);
+    case "/_countersign/hub/head":
+      return push("head", request, env);
+    case "/_countersign/hub/keys":
+      return push("keys", request, env);
+    case "/_countersign/why":
+      return why(request, env, ctx);
+    case "/_countersign/status":
+      return status(request, env, ctx);
+    case "/_countersign/jwks.json":
+      return assertionKeys(request, env, id);
+    default:
+      return problem(404, "not_found", "The edge verifier has no such path.");
+  }
+}
+
+/** `GET /_countersign/jwks.json`: for upstreams, so public. */
+function assertionKeys(request: Request, env: Env, id: string): Response {
+  const held = theIsolate(env, request.cf, id);
+  if (held instanceof Response) return held;
+  return held.settings.assertions?.jwks() ?? problem(404, "not_configured", "ASSERTION_KEY is not set, so nothing is signed here.");
+}

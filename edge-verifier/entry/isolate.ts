@@ -24,14 +24,14 @@ let isolate: Isolate | undefined;
 
 /**
  * The isolate, begun if need be; the answer to give where it can't be, as the settings are unsound. Variables cannot change under a running isolate: a
- * deployment starts new ones. `cf`: what Cloudflare says of where the request comes from.
+ * deployment starts new ones. `cf`: what Cloudflare says of where the request comes from; `id`: the request's, for the log.
  */
-export function theIsolate(env: Env, cf: unknown): Isolate | Response {
+export function theIsolate(env: Env, cf: unknown, id?: string): Isolate | Response {
   try {
     return (isolate ??= begin(env, cf as Place));
   } catch (error) {
     // Which variable is at fault goes to the log only: whoever asks need not be the operator.
-    alarm("misconfigured", error);
+    alarm("misconfigured", error, id);
     return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
   }
 }
@@ -54,17 +54,17 @@ function abandon(held: Isolate): void {
 }
 
 /** What the module says without anything being awaited; a response if it fails. */
-export function attempt<T>(held: Isolate, ask: () => T): T | Response {
+export function attempt<T>(held: Isolate, ask: () => T, id?: string): T | Response {
   try {
     return ask();
   } catch (error) {
-    return failed(held, error);
+    return failed(held, error, id);
   }
 }
 
 /** A trap leaves the module in no usable state, so the next request begins with a new one. No input should be able to get here. */
-export function failed(held: Isolate, error: unknown): Response {
-  alarm("verifier_failed", error);
+export function failed(held: Isolate, error: unknown, id?: string): Response {
+  alarm("verifier_failed", error, id);
   if (error instanceof WebAssembly.RuntimeError) abandon(held);
   return unavailable("verifier_failed", "The token could not be verified.");
 }

@@ -28,10 +28,10 @@ export class SingleFlight {
   }
 }
 
-/** Says on the log what went wrong, as one JSON line. */
-export function alarm(event: string, detail: unknown): void {
+/** Says on the log what went wrong, as one JSON line; where it was with one request, with that one's id. */
+export function alarm(event: string, detail: unknown, requestId?: string): void {
   const message = detail instanceof Error ? detail.message : String(detail);
-  console.error(JSON.stringify({ level: "ERROR", event, message }));
+  console.error(JSON.stringify({ level: "ERROR", event, message, request_id: requestId }));
 }
 
 /** Says on the log what an operator may want to count. */

@@ -6,13 +6,18 @@ import { AUDIENCE, EMPTY_BASE, FakeIssuer, sha256 } from "../fake-issuer.mjs";
 
 export const PUSH_SECRET = "a push secret for tests";
 
-/** Starts all three. Whatever was started is stopped by `stop`. */
-export async function startWorld({ vars = {}, persist, isolates } = {}) {
+/**
+ * Starts all three. Whatever was started is stopped by `stop`.
+ * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, bound?: object, beside?: any[]}} [options]
+ */
+export async function startWorld({ vars = {}, persist, isolates, bound, beside } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
   const edge = await startEdge({
     persist,
     isolates,
+    bound,
+    beside,
     vars: {
       ISSUER_URL: issuer.url,
       AUDIENCE,
