@@ -1,6 +1,7 @@
 // Whether a request may pass: route → token → decision → what the route needs. Whoever stands in front of an API asks here.
 
 import { Problem, problem, unavailable } from "./answers.ts";
+import { bearerToken } from "./bearer.ts";
 import { type Decision, decide } from "./decision.ts";
 import { type Isolate, attempt, failed } from "./isolate.ts";
 import { resourceOf } from "./resource.ts";
@@ -53,31 +54,4 @@ async function admission(asked: Asked, held: Isolate, ctx: ExecutionContext, id:
   const { identity, knowledge } = decision;
   const refused = route && attempt(held, () => held.policy?.refusal(route, identity), id);
   return refused ?? { identity, knowledge };
-}
-
-/** The token in the header, which is the only place that it is taken from (RFC 6750 §2.1); or what to answer. */
-function bearerToken({ url, headers }: Asked): string | Response {
-  const header = headers.get("authorization");
-  if (hasTokenInQuery(url)) {
-    return malformed(`The token belongs into the Authorization header${header === null ? ", not into the URL" : " only"}`);
-  }
-  if (header === null || !/^bearer(?: |$)/i.test(header)) {
-    // Several headers come as one, with commas between them.
-    if (/,\s*bearer /i.test(header ?? "")) return malformed("There is more than one Authorization header");
-    const challenge = { "www-authenticate": "Bearer" };
-    return problem(401, "unauthorized", "This API needs an access token (Authorization: Bearer).", challenge);
-  }
-  return /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i.exec(header)?.[1] ?? malformed("The Authorization header is malformed");
-}
-
-/** RFC 6750 §2.3. Such a URL ends up in logs; and an upstream may go by that token, when another one was decided about. */
-function hasTokenInQuery(url: string): boolean {
-  // Mostly that settles it, without taking the query apart.
-  if (!/[?&](?:access_token|[^=&]*%)/.test(url)) return false;
-  return new URL(url).searchParams.has("access_token");
-}
-
-function malformed(description: string): Problem {
-  const challenge = `Bearer error="invalid_request", error_description="${description}"`;
-  return problem(400, "invalid_request", `${description}.`, { "www-authenticate": challenge });
 }

@@ -34,14 +34,18 @@ export class Problem extends Response {
     return this.headers.get("www-authenticate") ?? undefined;
   }
 
-  /** Has the challenge say where it is told what a token for this API takes (RFC 9728 §5.1). */
+  /** Has the challenge point to `metadata`. */
   pointTo(metadata: string): this {
     const { challenge } = this;
-    if (challenge !== undefined) {
-      this.headers.set("www-authenticate", `${challenge}${challenge === "Bearer" ? " " : ", "}resource_metadata="${metadata}"`);
-    }
+    if (challenge !== undefined) this.headers.set("www-authenticate", withMetadata(challenge, metadata));
     return this;
   }
+}
+
+/** A challenge that says where it is told what a token for this API takes (RFC 9728 §5.1); without `metadata` as it is. */
+export function withMetadata(challenge: string, metadata: string | undefined): string {
+  if (metadata === undefined) return challenge;
+  return `${challenge}${challenge === "Bearer" ? " " : ", "}resource_metadata="${metadata}"`;
 }
 
 /** `code`: a stable word for programs; `detail`: a sentence for people, fit for outsiders. */

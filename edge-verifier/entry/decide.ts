@@ -9,13 +9,18 @@ import { alarm } from "./refresh.ts";
 import { isSame } from "./secrets.ts";
 import type { Env } from "./settings.ts";
 
-export const DECIDE = "/_countersign/decide";
-const SECRET_HEADER = "x-countersign-decision-secret";
+const DECIDE = "/_countersign/decide";
+export const SECRET_HEADER = "x-countersign-decision-secret";
 /** Where proxies say of a request what its method and its path and query are. Whoever uses one of a pair uses both. */
 const SAID = [
   ["x-original-method", "x-original-uri"],
   ["x-forwarded-method", "x-forwarded-uri"],
 ] as const;
+
+/** Whether a path is this one; by its prefix, Envoy says the original path. */
+export function isDecision(pathname: string): boolean {
+  return pathname === DECIDE || pathname.startsWith(`${DECIDE}/`);
+}
 
 /** 200 with the identity headers and no body, or what to answer the client. `id`: the request's. */
 export async function decideFor(request: Request, env: Env, ctx: ExecutionContext, id: string): Promise<Response> {

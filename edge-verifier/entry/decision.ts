@@ -2,6 +2,7 @@
 
 import { unavailable } from "./answers.ts";
 import type { Isolate } from "./isolate.ts";
+import type { Background } from "./refresh.ts";
 import type { Readiness, Staleness } from "./staleness.ts";
 import type { Verdict } from "./verifier.ts";
 
@@ -11,8 +12,8 @@ export type Decision = Verdict & { readonly knowledge: Readiness };
 /** Decides about a token. A response: it isn't known enough to say yes or no (503). */
 export async function decide(
   token: string,
-  held: Isolate,
-  ctx: ExecutionContext,
+  held: Pick<Isolate, "verifier" | "keys" | "revocations">,
+  ctx: Background,
   staleness?: Staleness,
 ): Promise<Decision | Response> {
   const { verifier, keys, revocations } = held;

@@ -2,7 +2,7 @@
 // through the gateway.
 
 import { problem, requestId, withRequestId } from "./answers.ts";
-import { DECIDE, decideFor } from "./decide.ts";
+import { SECRET_HEADER, decideFor, isDecision } from "./decide.ts";
 import { gateway } from "./gateway.ts";
 import { health } from "./health.ts";
 import { push } from "./hub.ts";
@@ -13,6 +13,7 @@ import { WELL_KNOWN, metadata } from "./resource.ts";
 import type { Env } from "./settings.ts";
 
 export { RevocationHub } from "./hub.ts";
+export { TokenVerifier } from "./rpc.ts";
 
 export default {
   async fetch(request, env, ctx): Promise<Response> {
@@ -30,14 +31,14 @@ export default {
 
 async function answerTo(request: Request, env: Env, ctx: ExecutionContext, id: string): Promise<Response> {
   const { pathname } = new URL(request.url);
+  if (isDecision(pathname)) return decideFor(request, env, ctx, id);
+  // A proxy asked about a path with `..` in it, which led elsewhere. What is there must not be taken for a decision.
+  if (request.headers.has(SECRET_HEADER)) return problem(400, "ambiguous_path", "The path is not one that everybody reads alike.");
   if (pathname === WELL_KNOWN || pathname.startsWith(`${WELL_KNOWN}/`)) {
     return metadata(request, env, id) ?? gateway(request, env, ctx, id);
   }
   if (!pathname.startsWith("/_countersign/")) return gateway(request, env, ctx, id);
-  if (pathname.startsWith(`${DECIDE}/`)) return decideFor(request, env, ctx, id);
   switch (pathname) {
-    case DECIDE:
-      return decideFor(request, env, ctx, id);
     case "/_countersign/health":
       return health(request, env, ctx);
     case "/_countersign/hub/head":

@@ -8,6 +8,7 @@ import { alarm } from "./refresh.ts";
 import { RevocationFeed } from "./revocations.ts";
 import { type Env, type Settings, readSettings } from "./settings.ts";
 import { Verifier } from "./verifier.ts";
+import { boundHubs, boundObjects } from "./sources.ts";
 import { startVerifier } from "./wasm.ts";
 
 /** Everything the isolate holds. Each request sees the same. */
@@ -43,7 +44,12 @@ function begin(env: Env, place: Place): Isolate {
   verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
   const policy = RoutePolicy.read(wasm, env);
   const keys = new KeyFeed(verifier, settings);
-  const revocations = new RevocationFeed(verifier, settings, env, keys, place, () => abandon(made));
+  const sources = {
+    heads: boundHubs(env.REVOCATION_HUB, settings.hubs, place),
+    objects: boundObjects(env.REVOCATION_OBJECTS),
+    headKeys: settings.revocationKeys,
+  };
+  const revocations = new RevocationFeed(verifier, sources, keys, () => abandon(made));
   const made: Isolate = { settings, verifier, keys, revocations, policy };
   return made;
 }

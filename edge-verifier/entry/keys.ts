@@ -1,7 +1,7 @@
 // The issuer's public keys. They are pushed ahead of use, signed, through the hub (revocations.ts brings them); where no push has
 // come, or pushes have stopped, or a token names a key that isn't known, the isolate asks the issuer itself.
 
-import { SingleFlight, alarm, note } from "./refresh.ts";
+import { type Background, SingleFlight, alarm, note } from "./refresh.ts";
 import type { Settings } from "./settings.ts";
 import type { Verifier } from "./verifier.ts";
 
@@ -20,7 +20,7 @@ const RETRY_AFTER_MS = 1_000;
 
 export class KeyFeed {
   readonly #verifier: Verifier;
-  readonly #settings: Settings;
+  readonly #settings: Pick<Settings, "jwksUrl">;
   readonly #flight = new SingleFlight(WAIT_MS);
   /** When keys came last, and when the issuer was last asked. */
   #loadedAt = -Infinity;
@@ -31,7 +31,7 @@ export class KeyFeed {
   #arePushed = false;
   #changes = 0;
 
-  constructor(verifier: Verifier, settings: Settings) {
+  constructor(verifier: Verifier, settings: Pick<Settings, "jwksUrl">) {
     this.#verifier = verifier;
     this.#settings = settings;
   }
@@ -52,7 +52,7 @@ export class KeyFeed {
   }
 
   /** Whether there are keys; asks the issuer where there aren't, and waits. Old keys stay good for a day while nobody can be asked. */
-  async ready(ctx: ExecutionContext): Promise<boolean> {
+  async ready(ctx: Background): Promise<boolean> {
     const now = Date.now();
     if (!this.#areGood || (now - this.#currentAt > RENEW_AFTER_MS && now - this.#triedAt > RETRY_AFTER_MS)) {
       const renewal = this.#flight.run(ctx, () => {
@@ -83,7 +83,7 @@ export class KeyFeed {
   }
 
   /** A token named a key that isn't known. Asks the issuer for its keys, unless it was asked a moment ago: then the key is none of its own. */
-  async renewForUnknownKey(ctx: ExecutionContext): Promise<"renewed" | "recent" | "failed"> {
+  async renewForUnknownKey(ctx: Background): Promise<"renewed" | "recent" | "failed"> {
     if (Date.now() - this.#triedAt >= UNKNOWN_KEY_COOLDOWN_MS) {
       const before = this.#changes;
       await this.#flight.run(ctx, () => {
