@@ -1,10 +1,18 @@
 // Whether a token holds, by what the isolate knows; and what it takes to know enough.
 
 import { unavailable } from "./answers.ts";
-import type { Isolate } from "./isolate.ts";
+import type { KeyFeed } from "./keys.ts";
 import type { Background } from "./refresh.ts";
+import type { RevocationFeed } from "./revocations.ts";
 import type { Readiness, Staleness } from "./staleness.ts";
-import type { Verdict } from "./verifier.ts";
+import type { Verdict, Verifier } from "./verifier.ts";
+
+/** What decides. */
+export interface Held {
+  readonly verifier: Verifier;
+  readonly keys: KeyFeed;
+  readonly revocations: RevocationFeed;
+}
 
 /** A verdict, and how good the knowledge of revocations was that it was reached with. */
 export type Decision = Verdict & { readonly knowledge: Readiness };
@@ -12,7 +20,7 @@ export type Decision = Verdict & { readonly knowledge: Readiness };
 /** Decides about a token. A response: it isn't known enough to say yes or no (503). */
 export async function decide(
   token: string,
-  held: Pick<Isolate, "verifier" | "keys" | "revocations">,
+  held: Held,
   ctx: Background,
   staleness?: Staleness,
 ): Promise<Decision | Response> {

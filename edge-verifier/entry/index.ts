@@ -3,6 +3,7 @@
 
 import { problem, requestId, withRequestId } from "./answers.ts";
 import { SECRET_HEADER, decideFor, isDecision } from "./decide.ts";
+import { feed, object } from "./feed.ts";
 import { gateway } from "./gateway.ts";
 import { health } from "./health.ts";
 import { push } from "./hub.ts";
@@ -49,9 +50,12 @@ async function answerTo(request: Request, env: Env, ctx: ExecutionContext, id: s
       return why(request, env, ctx);
     case "/_countersign/status":
       return status(request, env, ctx);
+    case "/_countersign/feed":
+      return feed(request, env, id);
     case "/_countersign/jwks.json":
       return assertionKeys(request, env, id);
     default:
+      if (pathname.startsWith("/_countersign/objects/")) return object(request, env);
       return problem(404, "not_found", "The edge verifier has no such path.");
   }
 }

@@ -1,6 +1,7 @@
 // What an isolate holds, for all of its requests.
 
 import { unavailable } from "./answers.ts";
+import type { Held } from "./decision.ts";
 import type { Place } from "./hubs.ts";
 import { KeyFeed } from "./keys.ts";
 import { RoutePolicy } from "./policy.ts";
@@ -12,11 +13,8 @@ import { boundHubs, boundObjects } from "./sources.ts";
 import { startVerifier } from "./wasm.ts";
 
 /** Everything the isolate holds. Each request sees the same. */
-export interface Isolate {
+export interface Isolate extends Held {
   readonly settings: Settings;
-  readonly verifier: Verifier;
-  readonly keys: KeyFeed;
-  readonly revocations: RevocationFeed;
   /** None: every path needs a token, and no more than that. */
   readonly policy: RoutePolicy | undefined;
 }

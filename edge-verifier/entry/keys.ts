@@ -2,7 +2,6 @@
 // come, or pushes have stopped, or a token names a key that isn't known, the isolate asks the issuer itself.
 
 import { type Background, SingleFlight, alarm, note } from "./refresh.ts";
-import type { Settings } from "./settings.ts";
 import type { Verifier } from "./verifier.ts";
 
 /** How long keys serve that nobody vouches for before they are renewed in the background; the issuer advertises the same lifetime. */
@@ -20,7 +19,7 @@ const RETRY_AFTER_MS = 1_000;
 
 export class KeyFeed {
   readonly #verifier: Verifier;
-  readonly #settings: Pick<Settings, "jwksUrl">;
+  readonly #settings: { readonly jwksUrl: string };
   readonly #flight = new SingleFlight(WAIT_MS);
   /** When keys came last, and when the issuer was last asked. */
   #loadedAt = -Infinity;
@@ -31,7 +30,7 @@ export class KeyFeed {
   #arePushed = false;
   #changes = 0;
 
-  constructor(verifier: Verifier, settings: Pick<Settings, "jwksUrl">) {
+  constructor(verifier: Verifier, settings: { readonly jwksUrl: string }) {
     this.#verifier = verifier;
     this.#settings = settings;
   }

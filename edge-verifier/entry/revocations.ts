@@ -108,7 +108,7 @@ export class RevocationFeed {
 
   /** Whether what we hold is recent enough to decide with; renews it where it isn't. */
   async ready(ctx: Background, staleness: Staleness = DEFAULT_STALENESS): Promise<Readiness> {
-    this.#keepListening(ctx);
+    this.listen(ctx);
     // Whoever has just asked would hear the same. Not so if nothing is known yet: then there is nothing else to do.
     if (this.ageMs > staleness.freshMs && (Date.now() - this.#askedAt > ASK_AGAIN_MS || this.ageMs === Infinity)) {
       await this.#flight.run(ctx, () => this.#ask());
@@ -131,7 +131,7 @@ export class RevocationFeed {
   // ---- Listening
 
   /** Sees to it that the hub is listened to. That ends by itself; a later request takes over, mostly before. */
-  #keepListening(ctx: Background): void {
+  listen(ctx: Background): void {
     const now = Date.now();
     if (now < this.#takeOverAt && now - this.#lifeSignAt < LOST_MS) return;
     this.#takeOverAt = now + TAKE_OVER_MS;

@@ -2,9 +2,8 @@
 
 import { type Problem, withMetadata } from "./answers.ts";
 import { NO_TOKEN } from "./bearer.ts";
-import { decide } from "./decision.ts";
+import { type Held, decide } from "./decision.ts";
 import type { Background } from "./refresh.ts";
-import type { Isolate } from "./isolate.ts";
 import { DEFAULT_STALENESS, type Readiness, type Staleness, problemsOf } from "./staleness.ts";
 import type { Identity } from "./verifier.ts";
 
@@ -44,9 +43,6 @@ export interface Rejected {
 }
 
 export type Verification = Accepted | Rejected;
-
-/** What of an isolate it takes. */
-export type Held = Pick<Isolate, "verifier" | "keys" | "revocations">;
 
 /** `metadata`: where it is told what a token takes (RFC 9728), for challenges. Throws a TypeError for needs that make no sense. */
 export async function verification(token: unknown, needs: Needs, held: Held, ctx: Background, metadata?: string): Promise<Verification> {

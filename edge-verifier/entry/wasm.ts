@@ -4,20 +4,8 @@ import { makeGlue } from "../build/control/countersign_edge_control_glue.js";
 import controlModule from "../build/control/countersign_edge_control_bg.wasm";
 import * as verifierGlue from "../build/verifier/countersign_edge_verifier_bg.js";
 import verifierModule from "../build/verifier/countersign_edge_verifier_bg.wasm";
+import { instantiate } from "./instantiate.ts";
 import type { VerifierExports } from "./verifier.ts";
-
-/** What wasm-bindgen writes beside a module. */
-interface Glue {
-  __wbg_set_wasm(exports: WebAssembly.Exports): void;
-}
-
-/** Instantiates a module made with `wasm-bindgen --target bundler`. */
-function instantiate<Exports>(name: string, module: WebAssembly.Module, glue: Glue): Exports {
-  const instance = new WebAssembly.Instance(module, { [`./${name}_bg.js`]: { ...glue } });
-  glue.__wbg_set_wasm(instance.exports);
-  (instance.exports["__wbindgen_start"] as (() => void) | undefined)?.();
-  return instance.exports as Exports;
-}
 
 /** A fresh instance of the hot path's module. */
 export function startVerifier(): VerifierExports {

@@ -2,22 +2,27 @@
 
 import { createServer } from "node:http";
 import { startEdge } from "../../../bin/lib/edge.mjs";
+import { freePort } from "../../../bin/lib/ports.mjs";
 import { AUDIENCE, EMPTY_BASE, FakeIssuer, sha256 } from "../fake-issuer.mjs";
 
 export const PUSH_SECRET = "a push secret for tests";
 
 /**
  * Starts all three. Whatever was started is stopped by `stop`.
- * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, bound?: object, beside?: any[]}} [options]
+ * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, bound?: object, beside?: any[]}} [options] `beside`: each a Worker, or what
+ *   makes one of the issuer and the edge's address
  */
 export async function startWorld({ vars = {}, persist, isolates, bound, beside } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
+  // Known beforehand only where somebody has to know it.
+  const port = beside?.some((one) => typeof one === "function") ? await freePort() : 0;
   const edge = await startEdge({
+    port,
     persist,
     isolates,
     bound,
-    beside,
+    beside: beside?.map((one) => (typeof one === "function" ? one(issuer, `http://127.0.0.1:${port}`) : one)),
     vars: {
       ISSUER_URL: issuer.url,
       AUDIENCE,

@@ -1,0 +1,14 @@
+// Instances of modules made with wasm-bindgen.
+
+/** What wasm-bindgen writes beside a module. */
+export interface Glue {
+  __wbg_set_wasm(exports: WebAssembly.Exports): void;
+}
+
+/** Instantiates a module made with `wasm-bindgen --target bundler`. */
+export function instantiate<Exports>(name: string, module: WebAssembly.Module, glue: Glue): Exports {
+  const instance = new WebAssembly.Instance(module, { [`./${name}_bg.js`]: { ...glue } });
+  glue.__wbg_set_wasm(instance.exports);
+  (instance.exports["__wbindgen_start"] as (() => void) | undefined)?.();
+  return instance.exports as Exports;
+}
