@@ -151,7 +151,7 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
               ? { className: "RevocationHub", useSQLite: true, scriptName: HUB_WORKER }
               : { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" },
           },
-          serviceBindings: { HUB_DOOR: HUB_WORKER },
+          serviceBindings: { HUB_DOOR: isolate === 0 ? HUB_WORKER : "faulty-door" },
           kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
         }
       : { bindings: vars }),
@@ -174,10 +174,16 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
       HUBS: { className: "RevocationHub", useSQLite: true, scriptName: HUB_WORKER },
     },
   };
+  // What brings pushes to the hubs in their faulty guise.
+  const faultyDoor = {
+    ...hubs,
+    name: "faulty-door",
+    durableObjects: { REVOCATION_HUB: { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" } },
+  };
   const start = (onPort) =>
     new Miniflare(
       convertV4MiniflareOptions({
-        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(whole ? [hubs] : []), ...(isolates > 1 ? [faultyHubs] : [])],
+        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(whole ? [hubs] : []), ...(isolates > 1 ? [faultyHubs, faultyDoor] : [])],
         unsafeLocalExplorer: true,
         host: "127.0.0.1",
         port: onPort,
@@ -213,7 +219,7 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
       stop,
       restart: async (changes = {}) => {
         vars = { ...vars, ...changes };
-        hubs.bindings = vars;
+        hubs.bindings = faultyDoor.bindings = vars;
         await miniflare.dispose();
         miniflare = start(Number(url.port));
         await miniflare.ready;
