@@ -2,9 +2,9 @@
 // objects. All of it is signed, or named by its hash, and says which tokens were revoked: so it is for those who show a secret.
 
 import { problem, unavailable } from "./answers.ts";
-import { hasSecret } from "./hub.ts";
 import { readHubPlan } from "./hubs.ts";
 import { alarm } from "./refresh.ts";
+import { hasSecret } from "./secrets.ts";
 import type { Env } from "./settings.ts";
 import { boundHubs, boundObjects } from "./sources.ts";
 

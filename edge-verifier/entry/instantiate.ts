@@ -1,11 +1,11 @@
-// Instances of modules made with wasm-bindgen.
+// Starting WebAssembly modules made with `wasm-bindgen --target bundler`.
 
 /** What wasm-bindgen writes beside a module. */
-export interface Glue {
+interface Glue {
   __wbg_set_wasm(exports: WebAssembly.Exports): void;
 }
 
-/** Instantiates a module made with `wasm-bindgen --target bundler`. */
+/** A new instance of `module`, which is called `name`. */
 export function instantiate<Exports>(name: string, module: WebAssembly.Module, glue: Glue): Exports {
   const instance = new WebAssembly.Instance(module, { [`./${name}_bg.js`]: { ...glue } });
   glue.__wbg_set_wasm(instance.exports);

@@ -11,7 +11,6 @@ export interface Env {
   readonly UPSTREAM_URL?: string;
   readonly UPSTREAM?: Fetcher;
   readonly REVOCATION_KEYS?: string;
-  readonly HUB_PUSH_SECRET?: string;
   readonly HUB_SHARDS?: string;
   readonly HUB_REGIONS?: string;
   readonly OPERATOR_SECRET?: string;
@@ -23,6 +22,8 @@ export interface Env {
   readonly CLOCK_LEEWAY_SECONDS?: string;
   readonly FORWARD_AUTHORIZATION?: string;
   readonly ROUTE_POLICY?: string | object;
+  /** The Worker of the hubs (edge-verifier/hub), and its objects. */
+  readonly HUB_DOOR: Fetcher;
   readonly REVOCATION_HUB: DurableObjectNamespace;
   readonly REVOCATION_OBJECTS: KVNamespace;
 }

@@ -11,7 +11,7 @@ import readline from "node:readline";
 import { after, before, describe, test } from "node:test";
 
 import { buildPackage, packPackage } from "../../../bin/lib/build-package.mjs";
-import { bundleEntry } from "../../../bin/lib/edge.mjs";
+import { HUB_WORKER, bundleEntry } from "../../../bin/lib/edge.mjs";
 import { KV_NAMESPACE_ID } from "../../../bin/lib/issuer.mjs";
 import { modernNode, nodeEnv } from "../../../bin/lib/npm.mjs";
 import { root } from "../../../bin/lib/paths.mjs";
@@ -199,7 +199,7 @@ describe("the package", () => {
           compatibilityDate: "2026-11-17",
           compatibilityFlags: ["nodejs_compat"],
           bindings: { ...bindings(issuer), ...(how === "the edge" && { EDGE: edgeUrl }) },
-          durableObjects: { REVOCATION_HUB: { className: "RevocationHub", useSQLite: true, scriptName: "countersign-edge" } },
+          durableObjects: { REVOCATION_HUB: { className: "RevocationHub", useSQLite: true, scriptName: HUB_WORKER } },
           kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
           unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }],
         })],

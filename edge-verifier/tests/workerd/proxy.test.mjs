@@ -169,7 +169,7 @@ describe("an upstream that is a Worker", () => {
   ]) {
     test(what, async () => {
       const beside = [{ name: "orders", modules: true, script: WORKER, compatibilityDate: "2026-11-17" }];
-      const world = await startWorld({ vars: { UPSTREAM_URL: upstream }, bound: { serviceBindings: { UPSTREAM: "orders" } }, beside });
+      const world = await startWorld({ vars: { UPSTREAM_URL: upstream }, more: { serviceBindings: { UPSTREAM: "orders" } }, beside });
       try {
         await world.settle();
         const { token, claims } = world.issuer.token();

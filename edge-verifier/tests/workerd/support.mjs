@@ -9,19 +9,20 @@ export const PUSH_SECRET = "a push secret for tests";
 
 /**
  * Starts all three. Whatever was started is stopped by `stop`.
- * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, bound?: object, beside?: any[]}} [options] `beside`: each a Worker, or what
+ * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, more?: object, beside?: any[]}} [options] `beside`: each a Worker, or what
  *   makes one of the issuer and the edge's address
  */
-export async function startWorld({ vars = {}, persist, isolates, bound, beside } = {}) {
+export async function startWorld({ vars = {}, persist, isolates, more, beside } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
+  const stopAll = (...started) => Promise.all(started.map((part) => part.stop()));
   // Known beforehand only where somebody has to know it.
   const port = beside?.some((one) => typeof one === "function") ? await freePort() : 0;
   const edge = await startEdge({
     port,
     persist,
     isolates,
-    bound,
+    more,
     beside: beside?.map((one) => (typeof one === "function" ? one(issuer, `http://127.0.0.1:${port}`) : one)),
     vars: {
       ISSUER_URL: issuer.url,
@@ -31,6 +32,10 @@ export async function startWorld({ vars = {}, persist, isolates, bound, beside }
       HUB_PUSH_SECRET: PUSH_SECRET,
       ...vars,
     },
+  }).catch(async (error) => {
+    // What is left open would keep the test's process.
+    await stopAll(issuer, upstream);
+    throw error;
   });
   let beating;
   const world = {
@@ -72,7 +77,7 @@ export async function startWorld({ vars = {}, persist, isolates, bound, beside }
     },
     async stop() {
       clearInterval(beating);
-      await Promise.all([edge.stop(), upstream.stop(), issuer.stop()]);
+      await stopAll(edge, upstream, issuer);
     },
   };
   return world;
