@@ -29,6 +29,11 @@ export async function admit(request: Asked, held: Isolate, ctx: ExecutionContext
 
   const token = bearerToken(request.headers);
   if (token === undefined) {
+    // RFC 9449 §7.1. Taken as a bearer token it would be worth more than its issuer meant.
+    if (/^dpop(?: |$)/i.test(request.headers.get("authorization") ?? "")) {
+      const detail = "This API takes no DPoP proofs (RFC 9449): it needs an access token that is not bound to a key (Authorization: Bearer).";
+      return problem(401, "dpop_not_supported", detail, { "www-authenticate": "Bearer" });
+    }
     const challenge = { "www-authenticate": "Bearer" };
     return problem(401, "unauthorized", "This API needs an access token (Authorization: Bearer).", challenge);
   }

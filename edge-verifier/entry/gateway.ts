@@ -33,6 +33,7 @@ async function forward(
   if (!settings.forwardAuthorization) headers.delete("authorization");
   if (held.policy !== undefined) RoutePolicy.dropOverrides(headers);
   if (identity !== undefined) {
+    headers.set(`${IDENTITY_PREFIX}issuer`, identity.issuer);
     headers.set(`${IDENTITY_PREFIX}agent`, identity.agent);
     headers.set(`${IDENTITY_PREFIX}tenant`, identity.tenant);
     headers.set(`${IDENTITY_PREFIX}credential`, identity.credential);

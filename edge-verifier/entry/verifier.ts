@@ -33,6 +33,12 @@ export interface VerifierExports {
   load_policy(length: number): number;
   route(methodLength: number, length: number): number;
   admits(route: number, length: number): number;
+  trust(length: number, clockLeeway: number, algorithms: number, types: number): number;
+  trust_text(issuer: number, what: number, length: number): number;
+  load_issuer_keys(issuer: number, length: number): number;
+  issuer_of(length: number): number;
+  prepare_foreign(issuer: number, length: number): number;
+  finish_foreign(handle: number, signatureIsValid: number, now: number): number;
   pending_key(handle: number): number;
   pending_signing_input(handle: number): number;
   pending_signature(handle: number): void;
@@ -40,6 +46,8 @@ export interface VerifierExports {
 
 /** Who a token belongs to, once it holds. */
 export interface Identity {
+  /** Whose token it is: all else is as that one says. */
+  readonly issuer: string;
   readonly agent: string;
   readonly tenant: string;
   readonly credential: string;
@@ -111,10 +119,10 @@ const PURPOSE: Record<Purpose, number> = { tokens: 0, heads: 1 };
 const MISSING_TOKEN_KEYS = 2;
 
 /** Longer tokens are cut: the core refuses from 8 KiB on, and need not see how much more there is. */
-const LONGEST_TOKEN_SEEN = 16 * 1024;
+export const LONGEST_TOKEN_SEEN = 16 * 1024;
 
 /** Whether a signature holds over what was signed: at once where the host can say so, else later. Neither argument is kept. */
-type HostKey = (signature: Uint8Array<ArrayBuffer>, signed: Uint8Array<ArrayBuffer>) => boolean | Promise<boolean>;
+export type HostKey = (signature: Uint8Array<ArrayBuffer>, signed: Uint8Array<ArrayBuffer>) => boolean | Promise<boolean>;
 
 export class Verifier {
   readonly #wasm: VerifierExports;
@@ -123,6 +131,7 @@ export class Verifier {
   /** Goes up with every change of the tokens' keys. */
   #keyGeneration = 0;
   readonly #verified: VerifiedTokens;
+  #issuer = "";
   /** Goes up with every change of what is revoked. */
   #generation = 0;
   /** The signed bound of the head in force, in seconds since the Unix epoch. */
@@ -135,6 +144,7 @@ export class Verifier {
 
   configure(issuer: string, audiences: readonly string[], clockLeewaySeconds: number): void {
     this.#verified.clear();
+    this.#issuer = issuer;
     this.#wasm.configure(this.#write(issuer), clockLeewaySeconds);
     for (const audience of audiences) this.#wasm.add_audience(this.#write(audience));
   }
@@ -220,7 +230,7 @@ export class Verifier {
       const held = this.#wasm.finish(handle, valid ? 1 : 0, now, evenIfStale ? 1 : 0);
       if (held < 0) return { refused: this.#refusal() };
       const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", expiresAt, audience = ""] = this.#output().split("\n");
-      const verdict = { identity: { agent, tenant, credential, agentType, jti, scope, audience } };
+      const verdict = { identity: { issuer: this.#issuer, agent, tenant, credential, agentType, jti, scope, audience } };
       if (keys === this.#keyGeneration) {
         const until = Math.min(Number(expiresAt), now + KEPT_SECONDS);
         this.#verified.set(token, { verdict, held, from: now, until, generation: this.#generation });
@@ -379,7 +389,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** Imports a JWK that the core has checked. RSA and Ed25519 are checked at once, which spares the request a turn of the event loop and is faster. */
-async function importKey(json: string): Promise<HostKey> {
+export async function importKey(json: string): Promise<HostKey> {
   const { alg, ...jwk } = JSON.parse(json) as JsonWebKey;
   switch (alg) {
     case "RS256":
