@@ -3,11 +3,8 @@
 import { problem } from "./answers.ts";
 import { gateway } from "./gateway.ts";
 import { health } from "./health.ts";
-import { push } from "./hub.ts";
 import { status, why } from "./operator.ts";
 import type { Env } from "./settings.ts";
-
-export { RevocationHub } from "./hub.ts";
 
 export default {
   async fetch(request, env, ctx): Promise<Response> {
@@ -17,9 +14,9 @@ export default {
       case "/_countersign/health":
         return health(request, env, ctx);
       case "/_countersign/hub/head":
-        return push("head", request, env);
       case "/_countersign/hub/keys":
-        return push("keys", request, env);
+        // Theirs is the secret to check.
+        return env.HUB_DOOR.fetch(request);
       case "/_countersign/why":
         return why(request, env, ctx);
       case "/_countersign/status":

@@ -2,9 +2,9 @@
 
 import { problem } from "./answers.ts";
 import { decide } from "./decision.ts";
-import { hasSecret } from "./hub.ts";
 import { type Hub, allHubs } from "./hubs.ts";
 import { type Isolate, theIsolate } from "./isolate.ts";
+import { hasSecret } from "./secrets.ts";
 import type { Env } from "./settings.ts";
 import type { Explanation } from "./verifier.ts";
 

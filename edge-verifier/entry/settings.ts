@@ -8,7 +8,6 @@ export interface Env {
   readonly AUDIENCE?: string;
   readonly UPSTREAM_URL?: string;
   readonly REVOCATION_KEYS?: string;
-  readonly HUB_PUSH_SECRET?: string;
   readonly HUB_SHARDS?: string;
   readonly HUB_REGIONS?: string;
   readonly OPERATOR_SECRET?: string;
@@ -16,6 +15,8 @@ export interface Env {
   readonly FORWARD_AUTHORIZATION?: string;
   readonly ROUTE_POLICY?: string | object;
   readonly TRUSTED_ISSUERS?: string | object;
+  /** The Worker of the hubs (edge-verifier/hub), and its objects. */
+  readonly HUB_DOOR: Fetcher;
   readonly REVOCATION_HUB: DurableObjectNamespace;
   readonly REVOCATION_OBJECTS: KVNamespace;
 }
