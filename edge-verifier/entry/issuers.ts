@@ -7,7 +7,7 @@ import { note } from "./refresh.ts";
 import { isSafeUrl } from "./settings.ts";
 import { ALGORITHMS, type Source, TYPES, type TrustedIssuer } from "./trusted.ts";
 import { KEPT_SECONDS, VerifiedTokens } from "./verified.ts";
-import { type HostKey, LONGEST_TOKEN_SEEN, type Refused, type Verdict, type VerifierExports, importKey } from "./verifier.ts";
+import { type HostKey, LONGEST_TOKEN_SEEN, type Refused, type Verdict, type VerifierExports, importKey, readHolder } from "./verifier.ts";
 
 /** To `trust_text`. */
 const TEXT = { audience: 0, agentClaim: 1, scopeClaim: 2, tenant: [3, 4], agentType: [5, 6] } as const;
@@ -87,11 +87,10 @@ export class ForeignVerifier {
     const generation = this.#generations[number] ?? 0;
     const valid = await this.#signatureHolds(handle, this.#keys[number]?.[wasm.pending_key(handle)]);
     if (wasm.finish_foreign(handle, valid ? 1 : 0, now) < 0) return { refused: this.#refusal() };
-    const [agent = "", tenant = "", credential = "", agentType = "", jti = "", scope = "", expiresAt, audience = ""] = read(wasm).split("\n");
-    const issuer = this.#issuers[number]?.issuer ?? "";
-    const verdict = { identity: { issuer, agent, tenant, credential, agentType, jti, scope, audience } };
+    const { identity, expiresAt } = readHolder(read(wasm), this.#issuers[number]?.issuer ?? "");
+    const verdict = { identity };
     if (generation === this.#generations[number]) {
-      this.#verified.set(token, { verdict, held: number, from: now, until: Math.min(Number(expiresAt), now + KEPT_SECONDS), generation });
+      this.#verified.set({ token, verdict, held: number, from: now, until: Math.min(expiresAt, now + KEPT_SECONDS), generation });
     }
     return verdict;
   }
