@@ -82,6 +82,7 @@ export class Assertions {
       credential_id: identity.credential,
       agent_type: identity.agentType,
       scope: identity.scope,
+      token_iss: identity.issuer,
       token_jti: identity.jti,
       request_id: requestId,
       request_sha256: base64url(await crypto.subtle.digest("SHA-256", encoder.encode(`${method} ${target}`))),

@@ -14,6 +14,11 @@ export function bearerToken({ url, headers }: { readonly url: string; readonly h
   if (header === null || !/^bearer(?: |$)/i.test(header)) {
     // Several headers come as one, with commas between them.
     if (/,\s*bearer /i.test(header ?? "")) return malformed("There is more than one Authorization header");
+    // RFC 9449 §7.1. Taken as a bearer token it would be worth more than its issuer meant.
+    if (/^dpop(?: |$)/i.test(header ?? "")) {
+      const detail = "This API takes no DPoP proofs (RFC 9449): it needs an access token that is not bound to a key (Authorization: Bearer).";
+      return problem(401, "dpop_not_supported", detail, { "www-authenticate": NO_TOKEN.challenge });
+    }
     return problem(401, NO_TOKEN.code, NO_TOKEN.detail, { "www-authenticate": NO_TOKEN.challenge });
   }
   return /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i.exec(header)?.[1] ?? malformed("The Authorization header is malformed");

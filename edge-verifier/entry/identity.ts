@@ -15,6 +15,7 @@ export function isOurs(name: string): boolean {
 export function identityHeaders({ identity, knowledge }: Admitted, { revocations }: Pick<Isolate, "revocations">): [name: string, value: string][] {
   if (identity === undefined) return [];
   const said: [string, string][] = [
+    [`${PREFIX}issuer`, identity.issuer],
     [`${PREFIX}agent`, identity.agent],
     [`${PREFIX}tenant`, identity.tenant],
     [`${PREFIX}credential`, identity.credential],
@@ -29,7 +30,7 @@ export function identityHeaders({ identity, knowledge }: Admitted, { revocations
 }
 
 /** Every header that may be said. */
-export const IDENTITY_HEADERS = ["agent", "tenant", "credential", "agent-type", "jti", "scope", "revocations-age-ms", "revocations", "assertion"].map(
+export const IDENTITY_HEADERS = ["issuer", "agent", "tenant", "credential", "agent-type", "jti", "scope", "revocations-age-ms", "revocations", "assertion"].map(
   (name) => `${PREFIX}${name}`,
 );
 export const ASSERTION_HEADER = `${PREFIX}assertion`;

@@ -7,9 +7,10 @@ import { feed, object } from "./feed.ts";
 import { gateway } from "./gateway.ts";
 import { health } from "./health.ts";
 import { theIsolate } from "./isolate.ts";
+import { metadata } from "./metadata.ts";
 import { status, why } from "./operator.ts";
 import { alarm } from "./refresh.ts";
-import { WELL_KNOWN, metadata } from "./resource.ts";
+import { WELL_KNOWN } from "./resource.ts";
 import type { Env } from "./settings.ts";
 
 export { TokenVerifier } from "./rpc.ts";

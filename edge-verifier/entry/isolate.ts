@@ -3,13 +3,15 @@
 import { unavailable } from "./answers.ts";
 import type { Held } from "./decision.ts";
 import type { Place } from "./hubs.ts";
+import { ForeignVerifier, IssuerKeys } from "./issuers.ts";
 import { KeyFeed } from "./keys.ts";
 import { RoutePolicy } from "./policy.ts";
 import { alarm } from "./refresh.ts";
 import { RevocationFeed } from "./revocations.ts";
 import { type Env, type Settings, readSettings } from "./settings.ts";
-import { Verifier } from "./verifier.ts";
 import { boundHubs, boundObjects } from "./sources.ts";
+import type { TrustedIssuer } from "./trusted.ts";
+import { Verifier, type VerifierExports } from "./verifier.ts";
 import { startVerifier } from "./wasm.ts";
 
 /** Everything the isolate holds. Each request sees the same. */
@@ -40,6 +42,7 @@ function begin(env: Env, place: Place): Isolate {
   const wasm = startVerifier();
   const verifier = new Verifier(wasm);
   verifier.configure(settings.issuer, settings.audiences, settings.clockLeewaySeconds);
+  const foreign = settings.trusted.length === 0 ? undefined : trust(wasm, settings.trusted);
   const policy = RoutePolicy.read(wasm, env);
   const keys = new KeyFeed(verifier, settings);
   const sources = {
@@ -48,8 +51,13 @@ function begin(env: Env, place: Place): Isolate {
     headKeys: settings.revocationKeys,
   };
   const revocations = new RevocationFeed(verifier, sources, keys, () => abandon(made));
-  const made: Isolate = { settings, verifier, keys, revocations, policy };
+  const made: Isolate = { settings, verifier, keys, revocations, foreign, policy };
   return made;
+}
+
+function trust(wasm: VerifierExports, issuers: readonly TrustedIssuer[]) {
+  const verifier = new ForeignVerifier(wasm, issuers);
+  return { verifier, keys: issuers.map((issuer, number) => new IssuerKeys(verifier, number, issuer)) };
 }
 
 /** The next request begins with a new one. */

@@ -57,7 +57,7 @@ async function whyToken(token: string, held: Isolate, ctx: ExecutionContext): Pr
   const outcome =
     "refused" in decision
       ? { accepted: false, reason: decision.refused.reason, description: decision.refused.description }
-      : { accepted: true, reason: null, description: null };
+      : { accepted: true, reason: null, description: null, issuer: decision.identity.issuer };
   return { ...outcome, ...bears, knowledge: { readiness: decision.knowledge, ...knowledge } };
 }
 
@@ -85,6 +85,7 @@ export async function status(request: Request, env: Env, ctx: ExecutionContext):
     listening: listening === undefined ? null : { hub: listening.hub, silent_ms: listening.silentMs },
     keys: held.verifier.keyNames(),
     key_statement: held.verifier.keyPosition() ?? null,
+    trusted_issuers: held.settings.trusted.map(({ issuer }, number) => ({ issuer, keys: held.foreign?.verifier.keyNames(number) ?? [] })),
     hubs,
   });
 }

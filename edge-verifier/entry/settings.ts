@@ -3,6 +3,7 @@
 import { Assertions } from "./assertion.ts";
 import { type HubPlan, readHubPlan } from "./hubs.ts";
 import { type Resource, readResources } from "./resource.ts";
+import { type TrustedIssuer, readTrustedIssuers } from "./trusted.ts";
 
 export interface Env {
   readonly ISSUER_URL?: string;
@@ -22,6 +23,7 @@ export interface Env {
   readonly CLOCK_LEEWAY_SECONDS?: string;
   readonly FORWARD_AUTHORIZATION?: string;
   readonly ROUTE_POLICY?: string | object;
+  readonly TRUSTED_ISSUERS?: string | object;
   /** The Worker of the hubs (edge-verifier/hub), and its objects. */
   readonly HUB_DOOR: Fetcher;
   readonly REVOCATION_HUB: DurableObjectNamespace;
@@ -45,6 +47,8 @@ export interface Settings {
   readonly hubs: HubPlan;
   readonly clockLeewaySeconds: number;
   readonly forwardAuthorization: boolean;
+  /** Others than `issuer`. */
+  readonly trusted: readonly TrustedIssuer[];
 }
 
 /** Throws an Error that names every mistake at once, each with its fix. */
@@ -59,11 +63,9 @@ export function readSettings(env: Env): Settings {
   const url = (name: keyof Env, what: string, isRequired = true) => {
     const value = isRequired || env[name] ? required(name, what) : "";
     if (value === "") return value;
-    const parsed = URL.canParse(value) ? new URL(value) : undefined;
-    // Keys and identities travel there: whoever could change them on the way would be everyone. A binding has no way there.
-    const isBound = name === "UPSTREAM_URL" && env.UPSTREAM !== undefined;
-    const isSafe = parsed?.protocol === "https:" || (parsed?.protocol === "http:" && (isBound || isLoopback(parsed.hostname)));
-    if (!isSafe) problems.push(`${name} is not an https URL (http only on the loopback): ${what}`);
+    // A binding has no way there on which it could be read or changed.
+    const isBound = name === "UPSTREAM_URL" && env.UPSTREAM !== undefined && /^http:\/\/./.test(value) && URL.canParse(value);
+    if (!isBound && !isSafeUrl(value)) problems.push(`${name} is not an https URL (http only on the loopback): ${what}`);
     return value;
   };
   const flag = (name: keyof Env) => {
@@ -86,6 +88,7 @@ export function readSettings(env: Env): Settings {
   const leeway = env.CLOCK_LEEWAY_SECONDS ?? "5";
   if (!/^\d{1,3}$/.test(leeway)) problems.push("CLOCK_LEEWAY_SECONDS must be a whole number of seconds, at most 999");
   const forwardAuthorization = flag("FORWARD_AUTHORIZATION");
+  const trusted = readTrustedIssuers(env.TRUSTED_ISSUERS, { issuer, audiences, clockLeewaySeconds: Number(leeway) }, problems);
 
   if (problems.length > 0) throw new Error(problems.join("; "));
   return {
@@ -99,7 +102,14 @@ export function readSettings(env: Env): Settings {
     hubs,
     clockLeewaySeconds: Number(leeway),
     forwardAuthorization,
+    trusted,
   };
+}
+
+/** Keys and identities travel there: whoever could change them on the way would be everyone. */
+export function isSafeUrl(text: string): boolean {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  return url?.protocol === "https:" || (url?.protocol === "http:" && isLoopback(url.hostname));
 }
 
 function isLoopback(hostname: string): boolean {

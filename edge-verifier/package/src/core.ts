@@ -101,7 +101,7 @@ export function makeVerifier(options: Options, host: Host): TokenVerifier {
     const verifier = new Verifier(host.startModule());
     verifier.configure(issuer, audiences, clockLeewaySeconds);
     const keys = new KeyFeed(verifier, { jwksUrl: `${issuer.replace(/\/$/, "")}/.well-known/jwks.json` });
-    const made: Held = { verifier, keys, revocations: new RevocationFeed(verifier, { ...findSources(), headKeys }, keys, () => abandon(made)) };
+    const made: Held = { verifier, keys, foreign: undefined, revocations: new RevocationFeed(verifier, { ...findSources(), headKeys }, keys, () => abandon(made)) };
     if (host.isProcess && timer === undefined) {
       timer = setInterval(() => held?.revocations.listen(host.background), LISTEN_AGAIN_MS);
       // What keeps a process alive is its server.

@@ -6,11 +6,9 @@ import { once } from "node:events";
 import http from "node:http";
 import { after, before, describe, test } from "node:test";
 
-import { AUDIENCE } from "../fake-issuer.mjs";
-import { startWorld } from "./support.mjs";
+import { METADATA, startWorld } from "./support.mjs";
 
 const SECRET = "a decision secret for tests";
-const METADATA = `resource_metadata="${AUDIENCE}/.well-known/oauth-protected-resource"`;
 
 describe("decisions for other proxies", () => {
   let world;
@@ -72,7 +70,7 @@ describe("decisions for other proxies", () => {
     const { headers } = await ask({ ...envoy("GET", "/reports/7"), token });
     assert.equal(headers["x-envoy-auth-headers-to-remove"], "x-countersign-revocations-age-ms,x-countersign-revocations");
     const anonymous = await ask(envoy("GET", "/public/7"));
-    assert.match(anonymous.headers["x-envoy-auth-headers-to-remove"], /^x-countersign-agent,.*,x-countersign-assertion$/);
+    assert.match(anonymous.headers["x-envoy-auth-headers-to-remove"], /^x-countersign-issuer,.*,x-countersign-assertion$/);
     assert.equal((await ask(nginx("GET", "/public/7"))).headers["x-envoy-auth-headers-to-remove"], undefined);
   });
 

@@ -223,7 +223,7 @@ describe("signed identity", () => {
         assert.equal(exp - iat, 30);
         assert.deepEqual(rest, {
           iss: AUDIENCE, aud: options.audience, sub: claims.sub, tenant_id: claims.tenant_id, credential_id: claims.credential_id, agent_type: "router",
-          scope: "reports:read", token_jti: claims.jti, request_id: "id-1",
+          scope: "reports:read", token_iss: world.issuer.url, token_jti: claims.jti, request_id: "id-1",
           request_sha256: createHash("sha256").update(`${method} ${url}`).digest("base64url"),
         });
         const again = await (await world.get(token)).json();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
 import { AUDIENCE, makeKey } from "../fake-issuer.mjs";
-import { startWorld, until } from "./support.mjs";
+import { METADATA, startWorld, until } from "./support.mjs";
 
 /** Passes on what it is asked, and what it is answered. */
 const CALLER = `
@@ -19,7 +19,6 @@ const CALLER = `
     },
   };
 `;
-const METADATA = `resource_metadata="${AUDIENCE}/.well-known/oauth-protected-resource"`;
 
 describe("verification for other Workers", () => {
   let world;
@@ -43,7 +42,7 @@ describe("verification for other Workers", () => {
     const { ok, identity, knowledge } = await verify(token);
     assert.equal(ok, true);
     assert.deepEqual(identity, {
-      agent: claims.sub, tenant: claims.tenant_id, credential: claims.credential_id, agentType: "router", jti: claims.jti,
+      issuer: world.issuer.url, agent: claims.sub, tenant: claims.tenant_id, credential: claims.credential_id, agentType: "router", jti: claims.jti,
       scope: "reports:read reports:write", audience: AUDIENCE,
     });
     assert.equal(knowledge.readiness, "fresh");

@@ -6,6 +6,8 @@ import { freePort } from "../../../bin/lib/ports.mjs";
 import { AUDIENCE, EMPTY_BASE, FakeIssuer, sha256 } from "../fake-issuer.mjs";
 
 export const PUSH_SECRET = "a push secret for tests";
+/** Where every challenge points to. */
+export const METADATA = `resource_metadata="${AUDIENCE}/.well-known/oauth-protected-resource"`;
 
 /**
  * Starts all three. Whatever was started is stopped by `stop`.

@@ -7,6 +7,7 @@ import { runVectors } from "../vectors.mjs";
 export default {
   async fetch(request: Request): Promise<Response> {
     const { vectors, revocations } = (await request.json()) as { vectors: object; revocations: object };
-    return Response.json(await runVectors(new Verifier(startVerifier()), vectors, revocations));
+    const wasm = startVerifier();
+    return Response.json(await runVectors(new Verifier(wasm), wasm, vectors, revocations));
   },
 };
