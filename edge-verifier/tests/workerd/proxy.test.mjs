@@ -147,6 +147,69 @@ describe("bodies and WebSockets", () => {
   });
 });
 
+describe("a WebSocket that ends with its token", () => {
+  let world;
+  let server;
+  before(async () => {
+    server = await startServer((request, response) => response.end());
+    const routes = [{ path: "/**" }, { path: "/strict", fresh_seconds: 2, usable_seconds: 2 }, { path: "/public", anonymous: true }];
+    world = await startWorld({ vars: { UPSTREAM_URL: server.url, WEBSOCKETS: "token", ROUTE_POLICY: { version: 1, routes } } });
+    await world.settle();
+  });
+  after(() => Promise.all([world.stop(), server.stop()]));
+
+  const open = async (token, path = "/live") => {
+    const { socket, next } = await openSocket(`${world.edge.url}${path}`, token === undefined ? {} : { authorization: `Bearer ${token}` });
+    const closed = once(socket, "close").then(([event]) => ({ code: event.code, reason: event.reason }));
+    return { socket, next, closed, greeting: JSON.parse(await next()) };
+  };
+  const echoes = async ({ socket, next }, message) => {
+    socket.send(message);
+    return next();
+  };
+
+  test("messages of both kinds go through, and a close with its code", async () => {
+    const one = await open(world.issuer.token().token);
+    assert.ok(one.greeting.headers["x-countersign-agent"]);
+    assert.equal(await echoes(one, "hello"), "hello");
+    one.socket.binaryType = "arraybuffer";
+    assert.deepEqual(new Uint8Array(await echoes(one, new Uint8Array([1, 2, 255]))), new Uint8Array([1, 2, 255]));
+    one.socket.close(4001, "done");
+    assert.deepEqual(await one.closed, { code: 4001, reason: "done" });
+  });
+
+  test("is closed when that is revoked or expires, and no other is", { timeout: 30_000 }, async () => {
+    const { issuer } = world;
+    const [victim, good, brief] = [issuer.token(), issuer.token(), issuer.token({ exp: Math.floor(Date.now() / 1000) + 3 })];
+    const sockets = await Promise.all([victim, good, brief].map(({ token }) => open(token)));
+    let revoked = [];
+    const beat = setInterval(() => world.push(issuer.head({ revoked })).then((response) => response.text()).catch(() => undefined), 1_000);
+    try {
+      revoked = [victim.coordinate];
+      assert.equal((await world.push(issuer.head({ revoked }))).status, 200);
+      const since = performance.now();
+      assert.deepEqual(await sockets[0].closed, { code: 1008, reason: "The token was revoked." });
+      const took = performance.now() - since;
+      assert.ok(took < 2_500, `${took.toFixed(0)} ms`);
+      assert.deepEqual(await sockets[2].closed, { code: 1008, reason: "The token has expired." });
+      assert.equal(await echoes(sockets[1], "still here"), "still here");
+      sockets[1].socket.close();
+      await assert.rejects(open(victim.token));
+    } finally {
+      clearInterval(beat);
+    }
+  });
+
+  test("is closed when it isn't known any more what is revoked; one that needed no token stays", { timeout: 30_000 }, async () => {
+    await world.push(world.issuer.head());
+    const [strict, anonymous] = await Promise.all([open(world.issuer.token().token, "/strict"), open(undefined, "/public")]);
+    // No head comes.
+    assert.deepEqual(await strict.closed, { code: 1013, reason: "It is not known at present what is revoked." });
+    assert.equal(await echoes(anonymous, "still here"), "still here");
+    anonymous.socket.close();
+  });
+});
+
 /** An upstream that is a Worker: says what it was asked, or echoes in a WebSocket. */
 const WORKER = `
   export default {
