@@ -50,7 +50,6 @@ async function forward({ request, admitted, held, env: { UPSTREAM: binding }, ct
   for (const [name, value] of identityHeaders(admitted, held)) headers.set(name, value);
   headers.set(REQUEST_ID, id);
 
-  let answer: Response;
   try {
     const about = { admitted, method, target: target.pathname + target.search, requestId: id, ageMs: revocations.ageMs };
     const assertion = await settings.assertions?.sign(about);
@@ -63,19 +62,19 @@ async function forward({ request, admitted, held, env: { UPSTREAM: binding }, ct
       // The zone's cache goes by the URL alone: it would answer one agent with what another one got.
       cache: "no-store",
     } as const;
-    answer = await (binding === undefined ? fetch(target, asked) : binding.fetch(target, asked));
+    const answer = await (binding === undefined ? fetch(target, asked) : binding.fetch(target, asked));
+    if (answer.webSocket !== null && admitted.by !== undefined && settings.endsWebSockets) {
+      const webSocket = bounded(answer.webSocket, { ...admitted.by, requestId: id }, held, ctx);
+      return new Response(null, { status: 101, headers: answer.headers, webSocket });
+    }
+    // Whoever fetched it can't change it. A WebSocket goes along.
+    const passed = new Response(answer.body, answer);
+    if (answer.webSocket === null) for (const name of HOP_BY_HOP) passed.headers.delete(name);
+    return passed;
   } catch (error) {
     alarm("upstream_failed", error, id);
     return problem(502, "upstream_failed", "The upstream could not be reached.");
   }
-  if (answer.webSocket !== null && admitted.by !== undefined && settings.endsWebSockets) {
-    const webSocket = bounded(answer.webSocket, { ...admitted.by, requestId: id }, held, ctx);
-    return new Response(null, { status: 101, headers: answer.headers, webSocket });
-  }
-  // Whoever fetched it can't change it. A WebSocket goes along.
-  const passed = new Response(answer.body, answer);
-  if (answer.webSocket === null) for (const name of HOP_BY_HOP) passed.headers.delete(name);
-  return passed;
 }
 
 /** The request's path and query below the upstream's own path. The path is data: it cannot choose the host. */

@@ -5,6 +5,7 @@ import { createHash, generateKeyPairSync, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
 import { after, before, describe, test } from "node:test";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { calculateJwkThumbprint, createRemoteJWKSet, jwtVerify } from "jose";
 
 import { AUDIENCE } from "../fake-issuer.mjs";
@@ -62,6 +63,12 @@ describe("bodies and WebSockets", () => {
   before(async () => {
     server = await startServer((request, response) => {
       if (request.url === "/hold") return held.push({ request, response });
+      if (request.url === "/gzip") {
+        response.writeHead(200, { "content-encoding": "gzip", "content-type": "text/plain", "set-cookie": ["a=1", "b=2"] });
+        return response.end(gzipSync("packed ".repeat(10_000)));
+      }
+      if (request.url === "/empty") return response.writeHead(204).end();
+      if (request.url === "/unchanged") return response.writeHead(304, { etag: '"x"' }).end();
       response.writeHead(200, { "x-upstream": "yes", "x-request-id": "the upstream's own", "keep-alive": "timeout=5", "proxy-authenticate": "Basic" });
       response.end(JSON.stringify(request.headers));
     });
@@ -119,6 +126,23 @@ describe("bodies and WebSockets", () => {
     assert.equal(answer.headers["proxy-authenticate"], undefined);
     assert.equal(answer.headers["x-request-id"], seen["x-request-id"]);
     assert.notEqual(answer.headers["x-request-id"], "the upstream's own");
+  });
+
+  test("packed bodies, several cookies and answers without a body arrive as they were sent", async () => {
+    const { hostname, port } = new URL(world.edge.url);
+    const headers = { authorization: `Bearer ${world.issuer.token().token}`, "accept-encoding": "gzip" };
+    const ask = async (path) => {
+      const [answer] = await once(http.get({ hostname, port, path, headers }), "response");
+      return { answer, body: Buffer.concat(await answer.toArray()) };
+    };
+    const { answer, body } = await ask("/gzip");
+    assert.equal(answer.headers["content-encoding"], "gzip");
+    assert.equal(gunzipSync(body).toString(), "packed ".repeat(10_000));
+    assert.deepEqual(answer.headers["set-cookie"], ["a=1", "b=2"]);
+    for (const [path, status] of [["/empty", 204], ["/unchanged", 304]]) {
+      const empty = await ask(path);
+      assert.deepEqual([empty.answer.statusCode, empty.body.length], [status, 0]);
+    }
   });
 
   test("a WebSocket goes through, with whose it is", async () => {
