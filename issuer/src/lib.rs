@@ -1,7 +1,7 @@
 //! The issuer of Countersign.
 //!
 //! A request comes in through [`http`], which parses it and nothing more; [`grants`], [`tokens`] and [`management`] decide;
-//! [`storage`] holds the only SQL; [`keys`] signs and seals; [`publisher`] carries revocations to the edge, [`status_lists`] says them to everybody else; [`audit`] keeps the audit log. [`cli`] starts it all.
+//! [`storage`] holds the only SQL; [`keys`] signs and seals; [`publisher`] carries revocations to the edge, [`status_lists`] says them to everybody else; [`audit`] keeps the audit log; [`jobs`] remove what is of no use any more. [`cli`] starts it all.
 
 pub mod app;
 pub mod audit;
@@ -14,6 +14,7 @@ pub mod failures;
 pub mod grants;
 pub mod hot;
 pub mod http;
+pub mod jobs;
 pub mod keys;
 pub mod limits;
 pub mod management;

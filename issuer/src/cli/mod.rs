@@ -5,6 +5,7 @@ mod audit;
 mod bootstrap;
 mod credentials;
 mod describe;
+mod jobs;
 mod keys;
 mod migrate;
 mod operator;
@@ -69,6 +70,9 @@ enum Command {
     /// Read, verify and prune the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Look at and do what running issuers do from time to time: removing what is of no use any more.
+    #[command(subcommand)]
+    Jobs(jobs::Command),
     /// Let a client authenticate again that was locked out after too many failures.
     Unlock(Unlock),
     /// Make, look at, rotate, retire and revoke signing keys.
@@ -203,6 +207,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::ResourceServers(command) => resource_servers::run(&sources, &command).await,
         Command::Credentials(command) => credentials::run(&sources, &command).await,
         Command::Audit(command) => audit::run(&sources, command).await,
+        Command::Jobs(command) => jobs::run(&sources, &command).await,
         Command::Unlock(options) => unlock::run(&sources, &options).await,
         Command::Keys(command) => keys::run(&sources, &command).await,
         Command::Policy(command) => policy::run(&command),

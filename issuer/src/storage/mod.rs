@@ -10,6 +10,7 @@ pub mod clients;
 pub mod credential_uses;
 pub mod credentials;
 pub mod idempotency;
+pub mod jobs;
 pub mod limits;
 pub mod live_tokens;
 pub mod not_before;

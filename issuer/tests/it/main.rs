@@ -12,6 +12,7 @@ mod config;
 mod confinement;
 mod http;
 mod import;
+mod jobs;
 mod keys;
 mod lifecycle;
 mod limits;
