@@ -46,8 +46,8 @@ pub struct Cli {
 enum Command {
     /// Run the issuer until SIGTERM or SIGINT.
     Serve,
-    /// Bring the database schema up to date.
-    Migrate,
+    /// Bring the database schema up to date, or show how it stands.
+    Migrate(migrate::Migrate),
     /// Make keys, the first tenant and its administrator; safe to run again.
     Bootstrap(Bootstrap),
     /// Take tokens back: one, all that an agent, a credential, a tenant or a key has obtained so far, or all there are.
@@ -195,7 +195,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let sources = Sources::read(environment, cli.config.as_deref());
     let outcome = match cli.command {
         Command::Serve => serve::run(&sources).await,
-        Command::Migrate => migrate::run(&sources).await,
+        Command::Migrate(options) => migrate::run(&sources, &options).await,
         Command::Bootstrap(options) => bootstrap::run(&sources, &options).await,
         Command::Revoke(options) => match &options.what.jtis {
             Some(file) => revoke_many::run(&sources, &options, file).await,
