@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::cli::Cli;
 use crate::support::edge::{Edge, Mood, read_directory, revocation_keys};
-use crate::support::issuer::claims;
+use crate::support::issuer::{claims, part};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{Issuer, TestDatabase, eventually};
 
@@ -681,8 +681,11 @@ async fn a_directory_that_lost_its_bases_gets_another_and_no_older_head() {
     std::fs::remove_dir_all(root.join("base")).unwrap();
     std::fs::create_dir(root.join("base")).unwrap();
     let mut issuer = start(issuer.database.clone()).await;
-    eventually("another base", 10, async || std::fs::read_dir(root.join("base")).unwrap().next().map(|_| ()))
-        .await;
+    eventually("the head names one that is there", 10, async || {
+        let head = part(&std::fs::read_to_string(root.join("head.jwt")).unwrap(), 1);
+        root.join("base").join(head["base"].as_str().unwrap()).exists().then_some(())
+    })
+    .await;
     let second = revoke_one(&issuer).await;
     let (after, set) = eventually("it goes on", 10, async || held(second)).await;
     assert!(set.contains(first.coordinate()) && after.position() > before.position());
