@@ -2,6 +2,7 @@
 
 mod agents;
 mod audit;
+mod backup;
 mod bootstrap;
 mod credentials;
 mod describe;
@@ -13,6 +14,7 @@ mod output;
 mod policy;
 mod recover;
 mod resource_servers;
+mod restore;
 mod revoke;
 mod revoke_many;
 mod serve;
@@ -53,6 +55,10 @@ enum Command {
     /// Take tokens back: one, all that an agent, a credential, a tenant or a key has obtained so far, or all there are.
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(Revoke),
+    /// Make a backup of the database, or check one.
+    Backup(backup::Backup),
+    /// Go back to a backup: into an empty database, and so that edges never go back with it.
+    Restore(restore::Restore),
     /// Make a database fit for use that was restored from a backup: it lacks what was revoked since. Ends every token.
     Recover(recover::Recover),
     /// Register, look at, change and end agents.
@@ -201,6 +207,8 @@ pub async fn run(cli: Cli) -> ExitCode {
             Some(file) => revoke_many::run(&sources, &options, file).await,
             None => revoke::run(&sources, &options).await,
         },
+        Command::Backup(options) => backup::run(&sources, &options).await,
+        Command::Restore(options) => restore::run(&sources, &options).await,
         Command::Recover(options) => recover::run(&sources, &options).await,
         Command::Agents(command) => agents::run(&sources, &command).await,
         Command::Tenants(command) => tenants::run(&sources, &command).await,

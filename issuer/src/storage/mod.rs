@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod audit;
+pub mod backup;
 pub mod changes;
 pub mod clients;
 pub mod credential_uses;

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod audit;
+mod backup;
 mod bootstrap;
 mod cli_agents;
 mod config;

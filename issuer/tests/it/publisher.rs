@@ -682,8 +682,8 @@ async fn a_directory_that_lost_its_bases_gets_another_and_no_older_head() {
     std::fs::create_dir(root.join("base")).unwrap();
     let mut issuer = start(issuer.database.clone()).await;
     eventually("the head names one that is there", 10, async || {
-        let head = part(&std::fs::read_to_string(root.join("head.jwt")).unwrap(), 1);
-        root.join("base").join(head["base"].as_str().unwrap()).exists().then_some(())
+        let statement = part(&std::fs::read_to_string(root.join("head.jwt")).unwrap(), 1);
+        root.join("base").join(statement["base"].as_str().unwrap()).exists().then_some(())
     })
     .await;
     let second = revoke_one(&issuer).await;

@@ -23,7 +23,7 @@ fn fixture(extension: &str) -> String {
 }
 
 /// Migrated as far as the release before, and with what it had.
-async fn used_before(database: &TestDatabase) -> Value {
+pub(crate) async fn used_before(database: &TestDatabase) -> Value {
     let mut migrator = Migrator::new(Path::new("../migrations")).await.unwrap();
     migrator.migrations.to_mut().retain(|migration| migration.version <= BEFORE);
     let as_issuer = PgPool::connect(&database.url).await.unwrap();
