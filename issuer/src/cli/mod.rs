@@ -6,6 +6,7 @@ mod backup;
 mod bootstrap;
 mod credentials;
 mod describe;
+mod doctor;
 mod jobs;
 mod keys;
 mod migrate;
@@ -79,6 +80,8 @@ enum Command {
     /// Look at and do what running issuers do from time to time: removing what is of no use any more.
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Look at everything that an installation stands on, and say what to do about it.
+    Doctor(doctor::Doctor),
     /// Let a client authenticate again that was locked out after too many failures.
     Unlock(Unlock),
     /// Make, look at, rotate, retire and revoke signing keys.
@@ -216,6 +219,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Credentials(command) => credentials::run(&sources, &command).await,
         Command::Audit(command) => audit::run(&sources, command).await,
         Command::Jobs(command) => jobs::run(&sources, &command).await,
+        Command::Doctor(options) => return doctor::run(&sources, &options).await,
         Command::Unlock(options) => unlock::run(&sources, &options).await,
         Command::Keys(command) => keys::run(&sources, &command).await,
         Command::Policy(command) => policy::run(&command),

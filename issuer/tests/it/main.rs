@@ -11,6 +11,7 @@ mod bootstrap;
 mod cli_agents;
 mod config;
 mod confinement;
+mod doctor;
 mod http;
 mod import;
 mod jobs;
