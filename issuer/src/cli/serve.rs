@@ -17,6 +17,7 @@ use super::Outcome;
 use crate::app::App;
 use crate::clients::{self, Background};
 use crate::config::{Serve, Sources};
+use crate::jobs::{self, Jobs};
 use crate::keys::rotation::Rotation;
 use crate::limits::{self, Upkeep};
 use crate::publisher::{self, Publisher};
@@ -68,6 +69,7 @@ struct Running {
     background: Background,
     publisher: Option<Publisher>,
     limits: Upkeep,
+    jobs: Jobs,
     listeners: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
@@ -86,6 +88,7 @@ impl Running {
         };
         let background = clients::start(&app).await;
         let limits = limits::start(&app);
+        let jobs = jobs::start(&app.database, config.audit_retention);
         let (stop, stopping) = watch::channel(false);
         app.keys.watch(stopping.clone());
         let master = config.master_key.clone();
@@ -104,7 +107,7 @@ impl Running {
         let router = http::public(app.clone(), config.http.allowed_origins.clone());
         listeners.spawn(http::serve(public, router, connections.clone(), stopping.clone()));
         listeners.spawn(http::serve(admin, http::admin(app.clone()), connections, stopping));
-        Ok(Self { app, background, publisher, limits, listeners, stop })
+        Ok(Self { app, background, publisher, limits, jobs, listeners, stop })
     }
 
     /// Takes no more requests, waits for those under way, ends the publisher and the audit log.
@@ -117,6 +120,7 @@ impl Running {
             if let Some(publisher) = self.publisher.take() {
                 publisher.stop().await;
             }
+            self.jobs.stop().await;
             self.background.stop().await;
             self.limits.stop().await;
             self.app.audit.stop().await;

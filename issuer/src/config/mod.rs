@@ -2,6 +2,7 @@
 //!
 //! Each command asks for what it needs, so `migrate` runs without a master key.
 
+mod backup;
 mod first_key;
 mod http;
 mod limits;
@@ -16,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use backup::{Backup, BackupKey, BackupReading};
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
 pub use publisher::{Edge, KvStore, Publisher};
@@ -106,6 +108,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("KEY_ROTATION_DAYS"),
     plain("JWKS_MAX_AGE_SECONDS"),
     plain("STATUS_LIST_TTL_SECONDS"),
+    secret("BACKUP_KEY"),
+    plain("POSTGRES_BIN"),
 ];
 
 /// What `serve` needs.
