@@ -17,6 +17,7 @@ pub mod http;
 pub mod keys;
 pub mod limits;
 pub mod management;
+pub mod metrics;
 pub mod publisher;
 pub mod status_lists;
 pub mod storage;
