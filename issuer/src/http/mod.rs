@@ -5,6 +5,7 @@
 //! `/openapi.json` ([`openapi`]) can't miss one. Of errors the annotation names only the handler's own, by their codes; what any request may get
 //! (401, 413, 429, 503 and so on) is added there.
 
+mod admin;
 pub(crate) mod agents;
 pub(crate) mod audit;
 mod body;
@@ -42,10 +43,10 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use utoipa_axum::routes;
 
+pub use admin::Operators;
 pub use server::{Connections, serve};
 
 use crate::app::App;
@@ -104,6 +105,7 @@ fn routes() -> Routes {
         .routes(routes!(status_lists::read))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
+        .routes(alias("/health/ready", routes!(health::ready)))
         .routes(routes!(docs::document))
         .routes(routes!(docs::page))
 }
@@ -113,10 +115,9 @@ pub fn description() -> String {
     docs::Document::description(&openapi::describe(&routes().into_parts().1, "")).text()
 }
 
-/// The probes, for the operator's eyes.
-pub fn admin(app: Arc<App>) -> Router {
-    let router = Router::new().route("/livez", get(health::health)).route("/readyz", get(health::ready));
-    finish(router, app, AllowedOrigins::none())
+/// Probes, and what operators do to a running issuer.
+pub fn admin(app: Arc<App>, operators: Operators) -> Router {
+    finish(admin::routes(operators), app, AllowedOrigins::none())
 }
 
 /// What surrounds every route: the last layer is the outermost.

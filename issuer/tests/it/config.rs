@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::support::cli::{Cli, Ran};
-use crate::support::{MASTER_KEY, TestDatabase};
+use crate::support::{ADMIN_TOKEN, MASTER_KEY, TestDatabase};
 
 /// The problems it names.
 fn problems(ran: &Ran) -> Vec<String> {
@@ -84,6 +84,9 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         .env("DATABASE_POOL_SIZE", "1")
         .env("STARTUP_TIMEOUT_SECONDS", "x")
         .env("SHUTDOWN_TIMEOUT_SECONDS", "0")
+        .env("SHUTDOWN_DELAY_SECONDS", "301")
+        .env("ADMIN_TOKEN", "hunter2")
+        .env("ADMIN_TLS_CERTIFICATE", "/nonexistent/certificate.pem")
         .env("CORS_ALLOWED_ORIGINS", "*")
         .env("MAX_CONNECTIONS", "1")
         .env("MAX_CONNECTIONS_PER_IP", "0")
@@ -105,6 +108,9 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         "DATABASE_POOL_SIZE",
         "STARTUP_TIMEOUT_SECONDS",
         "SHUTDOWN_TIMEOUT_SECONDS",
+        "SHUTDOWN_DELAY_SECONDS",
+        "ADMIN_TOKEN",
+        "ADMIN_TLS_KEY",
         "CORS_ALLOWED_ORIGINS",
         "MAX_CONNECTIONS",
         "MAX_CONNECTIONS_PER_IP",
@@ -116,7 +122,7 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         let count = named.iter().filter(|problem| problem.starts_with(&format!("{name} "))).count();
         assert_eq!(count, 1, "{name}: {named:#?}");
     }
-    assert_eq!(named.len(), 21, "{named:#?}");
+    assert_eq!(named.len(), 24, "{named:#?}");
     assert!(!ran.stderr().contains("hunter2") && !ran.stderr().contains("aHVudGVyMg"), "{}", ran.stderr());
 }
 
@@ -251,4 +257,49 @@ fn a_publisher_is_configured_whole_or_not_at_all() {
     for (problem, start) in named.iter().zip(starts) {
         assert!(problem.starts_with(start), "{problem}");
     }
+}
+
+#[test]
+fn beyond_the_loopback_the_admin_listener_has_a_token() {
+    let cli = |address: &str| Cli::new(URL).env("ADMIN_ADDRESS", address);
+    for address in ["0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090"] {
+        let named = problems(&cli(address).run(&["serve"]));
+        assert!(
+            named.len() == 1
+                && named[0].starts_with("ADMIN_TOKEN environment variable is required with ADMIN_ADDRESS"),
+            "{address}: {named:?}"
+        );
+        let ran =
+            cli(address).env("ADMIN_TOKEN", ADMIN_TOKEN).env("STARTUP_TIMEOUT_SECONDS", "1").run(&["serve"]);
+        assert_ne!(ran.code(), Some(78), "{}", ran.stderr());
+    }
+    let short = problems(&cli("127.0.0.1:0").env("ADMIN_TOKEN", &ADMIN_TOKEN[..31]).run(&["serve"]));
+    assert!(short.len() == 1 && short[0].starts_with("ADMIN_TOKEN must have at least 32"), "{short:?}");
+}
+
+#[test]
+fn production_takes_no_examples() {
+    let weak = [
+        // base64 of 32 zeros, of `0123456789abcdef0123456789abcdef`.
+        ("MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        ("MASTER_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
+        ("ADMIN_TOKEN", "changeme-changeme-changeme-changeme"),
+        ("ADMIN_TOKEN", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        ("DATABASE_URL", "postgres://postgres:postgres@127.0.0.1:1/none"),
+        ("REDIS_URL", "redis://:changeme@127.0.0.1:1"),
+    ];
+    for (name, value) in weak {
+        let cli = Cli::new(URL).env(name, value).env("STARTUP_TIMEOUT_SECONDS", "1");
+        let ran = cli.run(&["serve"]);
+        let named = problems(&ran);
+        assert!(named.len() == 1 && named[0].contains(name) && named[0].contains("production"), "{named:?}");
+        assert!(!ran.stderr().contains(value), "{name}");
+        // A developer may.
+        let ran = cli.env("COUNTERSIGN_ENV", "development").run(&["serve"]);
+        assert_eq!(ran.code(), Some(1), "{name}: {}", ran.stderr());
+    }
+    // Out of a file it is the same.
+    let file = File::new("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let cli = Cli::new(URL).without("MASTER_KEY").env("MASTER_KEY_FILE", file.path());
+    assert!(problems(&cli.run(&["serve"]))[0].starts_with("MASTER_KEY isn't random"));
 }
