@@ -1,8 +1,7 @@
 //! Configuration as the operator meets it: by what the binary says.
 
-use std::path::PathBuf;
-
 use crate::support::cli::{Cli, Ran};
+use crate::support::file::File;
 use crate::support::{ADMIN_TOKEN, MASTER_KEY, TestDatabase};
 
 /// The problems it names.
@@ -12,38 +11,6 @@ fn problems(ran: &Ran) -> Vec<String> {
     let mut lines = stderr.lines();
     assert_eq!(lines.next(), Some("countersign: the configuration is not valid:"));
     lines.map(|line| line.strip_prefix("  ").unwrap().to_owned()).collect()
-}
-
-/// A file that goes when the test does.
-struct File(PathBuf);
-
-impl File {
-    fn new(content: &str) -> Self {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name =
-            format!("countersign-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, content).unwrap();
-        let file = Self(path);
-        file.mode(0o600);
-        file
-    }
-
-    fn mode(&self, mode: u32) {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        _ = std::fs::remove_file(&self.0);
-    }
 }
 
 const URL: &str = "postgres://user:hunter2@127.0.0.1:1/none";

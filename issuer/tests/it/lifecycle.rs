@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::cli::Cli;
 use crate::support::edge::{Edge, Mood};
+use crate::support::file::File;
 use crate::support::issuer::{Starting, claims};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{ADMIN_TOKEN, Issuer, TestDatabase, eventually};
@@ -253,6 +254,49 @@ async fn the_admin_listener_wants_its_token_where_there_is_one() {
     assert_eq!(issuer.wait(Duration::from_secs(8)).code(), Some(0));
     let log = issuer.log();
     assert!(log.contains("without its token") && !log.contains(ADMIN_TOKEN) && !log.contains(&wrong));
+}
+
+#[tokio::test]
+async fn the_admin_listener_speaks_tls_where_it_has_a_certificate() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (File::new(&made.cert.pem()), File::new(&made.signing_key.serialize_pem()));
+    let settings =
+        |cli: Cli| cli.env("ADMIN_TLS_CERTIFICATE", certificate.path()).env("ADMIN_TLS_KEY", key.path());
+    let issuer = Issuer::start_with(settings).await;
+    let port = issuer.admin_url.rsplit_once(':').unwrap().1;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    let trusting = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()])
+        .resolve("localhost", address)
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{port}/readyz");
+    let answer = trusting.get(&url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    // Who doesn't know the certificate, or speaks in the clear, gets nothing; and holds nobody up.
+    let stranger = reqwest::Client::builder().resolve("localhost", address).build().unwrap();
+    assert!(stranger.get(&url).send().await.is_err());
+    assert!(issuer.http.get(format!("{}/readyz", issuer.admin_url)).send().await.is_err());
+    let _silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    assert_eq!(trusting.get(&url).send().await.unwrap().status(), StatusCode::OK);
+
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = File::new(&other.signing_key.serialize_pem());
+    let refused = |cli: Cli| {
+        let ran = cli.run(&["serve"]);
+        assert_eq!(ran.code(), Some(78), "{}", ran.stderr());
+        ran.stderr()
+    };
+    let cli = || settings(Cli::new(&issuer.database.url));
+    let said = refused(cli().env("ADMIN_TLS_KEY", other.path()));
+    assert!(said.contains("ADMIN_TLS_CERTIFICATE and ADMIN_TLS_KEY don't go together"), "{said}");
+    let said = refused(cli().env("ADMIN_TLS_KEY", certificate.path()));
+    assert!(said.contains("has no unencrypted private key"), "{said}");
+    let said = refused(cli().env("ADMIN_TLS_CERTIFICATE", key.path()));
+    assert!(said.contains("has no certificate"), "{said}");
+    key.mode(0o644);
+    let said = refused(cli());
+    assert!(said.contains("is open to everybody"), "{said}");
 }
 
 #[tokio::test]

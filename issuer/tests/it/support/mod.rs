@@ -4,6 +4,7 @@ pub(crate) mod cli;
 pub(crate) mod database;
 pub(crate) mod desk;
 pub(crate) mod edge;
+pub(crate) mod file;
 pub(crate) mod issuer;
 pub(crate) mod keys;
 pub(crate) mod proxy;
