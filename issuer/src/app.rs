@@ -12,6 +12,7 @@ use crate::hot::{self, HotState};
 use crate::keys::{self, KeyError, Promise, Ring, ServerSecrets};
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
+use crate::metrics;
 use crate::publisher;
 use crate::replicas::Replicas;
 use crate::status_lists::StatusLists;
@@ -56,6 +57,10 @@ pub struct App {
     pub lifecycle: Lifecycle,
     /// Whether others are at work.
     pub replicas: Replicas,
+    /// What metrics know of the database.
+    pub figures: metrics::figures::Latest,
+    /// How long a key signs before another takes its place.
+    pub key_rotation: Option<time::Duration>,
 }
 
 impl App {
@@ -88,6 +93,8 @@ impl App {
             publisher: publisher::Status::default(),
             lifecycle: Lifecycle::default(),
             replicas: Replicas::new(config.redis_url.is_some()),
+            figures: metrics::figures::Latest::default(),
+            key_rotation: signing.rotation,
         };
         Ok(Arc::new(app))
     }

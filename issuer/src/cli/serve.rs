@@ -20,6 +20,7 @@ use crate::clients::{self, Background};
 use crate::config::{Environment, Problems, Serve, Sources, Tls};
 use crate::keys::rotation::Rotation;
 use crate::limits::{self, Upkeep};
+use crate::metrics::figures;
 use crate::publisher::{self, Publisher};
 use crate::storage::Database;
 use crate::storage::schema::{self, Mismatch};
@@ -107,6 +108,9 @@ impl Running {
         let limits = limits::start(&app);
         let (stop, stopping) = watch::channel(false);
         app.keys.watch(stopping.clone());
+        if config.metrics.enabled {
+            figures::start(&app, stopping.clone());
+        }
         let master = config.master_key.clone();
         Rotation::start(&app.database, master, config.signing, app.keys.clone(), stopping);
         info!(address = %public.local_addr()?, admin_address = %admin.local_addr()?, issuer = config.issuer_url.as_str(), "listening");
@@ -119,9 +123,11 @@ impl Running {
             // Proxies stand for everybody; and who is on this machine could do worse.
             unbounded,
         };
-        let router = http::public(app.clone(), config.http.allowed_origins.clone());
+        let router =
+            http::public(app.clone(), config.http.allowed_origins.clone(), config.metrics.guard.clone());
         let public = Listener::start(public, router, connections.clone(), None);
-        let operators = http::Operators { token: config.admin.token.clone() };
+        let operators =
+            http::Operators { token: config.admin.token.clone(), metrics: config.metrics.enabled };
         let router = http::admin(app.clone(), operators);
         let admin = Listener::start(admin, router, connections, config.admin.tls.clone());
         Ok(Self { app, background, publisher, limits, public, admin, stop })

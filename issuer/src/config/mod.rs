@@ -7,6 +7,7 @@ mod first_key;
 mod http;
 mod limits;
 mod master_key;
+mod metrics;
 mod publisher;
 mod secret;
 mod signing;
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use admin::{Admin, Tls};
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
+pub use metrics::{Guard, Metrics};
 pub use publisher::{Edge, KvStore, Publisher};
 pub use secret::Secret;
 pub use signing::Signing;
@@ -92,6 +94,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("STARTUP_TIMEOUT_SECONDS"),
     plain("SHUTDOWN_DELAY_SECONDS"),
     plain("SHUTDOWN_TIMEOUT_SECONDS"),
+    plain("METRICS_ENABLED"),
+    plain("METRICS_GUARD"),
+    secret("METRICS_SECRET"),
+    plain("METRICS_ALLOWED_CIDRS"),
     plain("CORS_ALLOWED_ORIGINS"),
     plain("MAX_CONNECTIONS"),
     plain("MAX_CONNECTIONS_PER_IP"),
@@ -136,6 +142,8 @@ pub struct Serve {
     pub address: SocketAddr,
     /// The listener for operators and probes.
     pub admin: Admin,
+    /// Who may read metrics.
+    pub metrics: Metrics,
     /// Life of a token where its resource server doesn't say, in seconds.
     pub token_lifetime: u32,
     /// How long others may go by a status list without asking for it again, in seconds.
@@ -235,6 +243,7 @@ impl Serve {
         let host = reader.parsed("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), "an IP address");
         let port = reader.parsed("PORT", 3000_u16, "a port number");
         let admin = Admin::read(&mut reader);
+        let metrics = Metrics::read(&mut reader, telemetry.environment);
         let token_lifetime =
             reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=MAX_LIFETIME_SECONDS, " seconds");
         let status_list_ttl = reader.integer("STATUS_LIST_TTL_SECONDS", 15, 1..=3600, " seconds");
@@ -267,6 +276,7 @@ impl Serve {
             issuer_url,
             address,
             admin,
+            metrics,
             token_lifetime,
             status_list_ttl,
             publisher,

@@ -14,7 +14,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::error::ApiError;
-use super::health;
+use super::{health, metrics};
 use crate::app::App;
 use crate::config::Secret;
 use crate::domain::audit::Origin;
@@ -27,12 +27,16 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub struct Operators {
     /// What they show; without it, whoever reaches the listener.
     pub token: Option<Secret>,
+    /// Whether they may read metrics.
+    pub metrics: bool,
 }
 
 pub(super) fn routes(operators: Operators) -> Router<Arc<App>> {
-    let guarded = Router::new()
-        .route("/shutdown", post(shutdown))
-        .route_layer(middleware::from_fn_with_state(operators, guard));
+    let mut guarded = Router::new().route("/shutdown", post(shutdown));
+    if operators.metrics {
+        guarded = guarded.route("/metrics", metrics::route());
+    }
+    let guarded = guarded.route_layer(middleware::from_fn_with_state(operators, guard));
     Router::new().route("/livez", get(health::health)).route("/readyz", get(health::ready)).merge(guarded)
 }
 

@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::respond;
 use crate::config::TrustedProxies;
 use crate::domain::audit::Origin;
+use crate::metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -55,6 +56,7 @@ pub(super) async fn enter(
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert(REQUEST_ID, value);
         }
+        metrics::request_answered(&method, route.clone(), response.status().as_u16(), started.elapsed());
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         info!(%method, route, status = response.status().as_u16(), duration_us, "request");
         response

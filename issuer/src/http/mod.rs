@@ -23,6 +23,7 @@ mod introspect;
 mod json;
 mod limits;
 pub(crate) mod list;
+mod metrics;
 mod oauth;
 mod openapi;
 mod patient;
@@ -50,21 +51,26 @@ pub use admin::Operators;
 pub use server::{Connections, serve};
 
 use crate::app::App;
-use crate::config::AllowedOrigins;
+use crate::config::{AllowedOrigins, Guard};
 use catalogue::OauthCode;
 use error::ApiError;
 use oauth::OauthFailure;
 use openapi::{Routes, alias};
 
 /// The public API.
-pub fn public(app: Arc<App>, allowed_origins: AllowedOrigins) -> Router {
+///
+/// With `metrics`, these too, for whom it lets in: they aren't part of the API's description.
+pub fn public(app: Arc<App>, allowed_origins: AllowedOrigins, metrics: Option<Guard>) -> Router {
     let mut described = routes();
     // RFC 8414 §3.1: for an issuer with a path the well-known part goes in front of it.
     if !app.issuer_url.path().is_empty() {
         let path = format!("{}{}", wellknown::METADATA_PATH, app.issuer_url.path());
         described = described.routes(alias(&path, routes!(wellknown::metadata)));
     }
-    let (router, api) = described.into_parts();
+    let (mut router, api) = described.into_parts();
+    if let Some(guard) = metrics {
+        router = router.route("/metrics", metrics::guarded(guard));
+    }
     let document = Arc::new(docs::Document::description(&openapi::describe(&api, app.issuer_url.path())));
     finish(router.layer(Extension(document)), app, allowed_origins)
 }

@@ -1,8 +1,12 @@
 //! Figures for those who watch the issuer, in the text format of `OpenMetrics` 1.0, which Prometheus scrapes. All of them: `docs/reference/metrics.md`.
 //!
-//! What happens is counted here, where it happens, in the process's memory. No request costs a query.
+//! What happens is counted here, where it happens, in the process's memory. What merely is, [`gauges`] reads when somebody scrapes; and what only the
+//! database knows a task reads now and then ([`figures`]), so that no scrape and no request costs a query.
 //!
 //! Labels are routes, statuses, and words of ours: nothing that a caller could make up, and no tenant, client or address.
+
+pub mod figures;
+pub mod gauges;
 
 use std::fmt;
 use std::sync::LazyLock;

@@ -270,3 +270,36 @@ fn production_takes_no_examples() {
     let cli = Cli::new(URL).without("MASTER_KEY").env("MASTER_KEY_FILE", file.path());
     assert!(problems(&cli.run(&["serve"]))[0].starts_with("MASTER_KEY isn't random"));
 }
+
+#[test]
+fn metrics_are_guarded_in_production() {
+    let named = |settings: &[(&str, &str)]| {
+        let cli = settings.iter().fold(Cli::new(URL), |cli, (name, value)| cli.env(name, value));
+        problems(&cli.run(&["serve"]))
+    };
+    for (settings, starts) in [
+        (&[("METRICS_GUARD", "none")] as &[_], "METRICS_GUARD must not be `none` in production"),
+        (&[("METRICS_GUARD", "open")], "METRICS_GUARD must be `none`, `secret` or `cidr`"),
+        (&[("METRICS_GUARD", "secret")], "METRICS_SECRET environment variable is required with"),
+        (
+            &[("METRICS_GUARD", "secret"), ("METRICS_SECRET", "hunter2")],
+            "METRICS_SECRET must have at least 32",
+        ),
+        (&[("METRICS_GUARD", "cidr")], "METRICS_ALLOWED_CIDRS environment variable is required with"),
+        (
+            &[("METRICS_GUARD", "cidr"), ("METRICS_ALLOWED_CIDRS", "10.0.0.0/33")],
+            "METRICS_ALLOWED_CIDRS must be addresses",
+        ),
+        (
+            &[("METRICS_GUARD", "cidr"), ("METRICS_ALLOWED_CIDRS", "0.0.0.0/0")],
+            "METRICS_ALLOWED_CIDRS must not be every",
+        ),
+        (&[("METRICS_ENABLED", "yes")], "METRICS_ENABLED must be `true` or `false`"),
+    ] {
+        let named = named(settings);
+        assert!(named.iter().any(|problem| problem.starts_with(starts)), "{starts}: {named:?}");
+        assert!(!named.join("").contains("hunter2"));
+    }
+    let open = Cli::new(URL).env("METRICS_GUARD", "none").env("COUNTERSIGN_ENV", "development");
+    assert_eq!(open.env("STARTUP_TIMEOUT_SECONDS", "1").run(&["serve"]).code(), Some(1));
+}

@@ -16,6 +16,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod logs;
+mod metrics;
 mod outage;
 mod policy;
 mod publisher;
