@@ -18,24 +18,25 @@ use super::Outcome;
 use crate::app::{App, OpenError};
 use crate::clients::{self, Background};
 use crate::config::{Environment, Problems, Serve, Sources, Tls};
+use crate::http;
 use crate::keys::rotation::Rotation;
 use crate::limits::{self, Upkeep};
 use crate::metrics::figures;
 use crate::publisher::{self, Publisher};
 use crate::storage::Database;
 use crate::storage::schema::{self, Mismatch};
-use crate::{http, telemetry};
+use crate::telemetry::{self, Logs};
 
 /// How long the publisher, the audit log and the database's connections may take to close, after the requests.
 const CLOSING: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(sources: &Sources) -> Outcome {
     let config = Serve::from_sources(sources)?;
-    telemetry::start(config.telemetry);
+    let logs = Arc::new(telemetry::start(config.telemetry));
     panic::set_hook(Box::new(|panic| error!("{panic}")));
     let mut signals = Signals::listen()?;
     let running = tokio::select! {
-        running = Running::start(&config) => running?,
+        running = Running::start(&config, logs) => running?,
         signal = signals.next() => {
             info!(signal, "stopped before the start was complete");
             return Ok(());
@@ -88,7 +89,10 @@ struct Running {
 }
 
 impl Running {
-    async fn start(config: &Serve) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    async fn start(
+        config: &Serve,
+        logs: Arc<Logs>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let deadline = Instant::now() + config.database.startup_timeout;
         // Bound first: that a port is taken shows at once, not after a minute of waiting for the database.
         let public = bind(config.address, "PORT or HOST").await?;
@@ -127,7 +131,7 @@ impl Running {
             http::public(app.clone(), config.http.allowed_origins.clone(), config.metrics.guard.clone());
         let public = Listener::start(public, router, connections.clone(), None);
         let operators =
-            http::Operators { token: config.admin.token.clone(), metrics: config.metrics.enabled };
+            http::Operators { token: config.admin.token.clone(), metrics: config.metrics.enabled, logs };
         let router = http::admin(app.clone(), operators);
         let admin = Listener::start(admin, router, connections, config.admin.tls.clone());
         Ok(Self { app, background, publisher, limits, public, admin, stop })

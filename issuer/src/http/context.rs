@@ -15,6 +15,7 @@ use tracing::{Instrument as _, info, info_span};
 use super::bounds::ANSWER_PATIENCE;
 use super::error::ApiError;
 use super::respond;
+use super::trace_context::TraceContext;
 use crate::config::TrustedProxies;
 use crate::domain::audit::Origin;
 use crate::metrics;
@@ -42,7 +43,8 @@ pub(super) async fn enter(
         .get::<MatchedPath>()
         .map_or("unknown".to_owned(), |path| path.as_str().to_owned());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = info_span!("request", request_id);
+    let trace = TraceContext::of(request.headers());
+    let span = info_span!("request", request_id, trace_id = trace.trace_id_hex());
     async move {
         let handled = tokio::time::timeout(ANSWER_PATIENCE, next.run(request));
         let mut response = match AssertUnwindSafe(handled).catch_unwind().await {

@@ -36,6 +36,7 @@ mod server;
 mod status_lists;
 pub(crate) mod tenants;
 mod token;
+mod trace_context;
 mod unlock;
 mod wellknown;
 
