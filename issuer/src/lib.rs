@@ -25,3 +25,4 @@ pub mod status_lists;
 pub mod storage;
 pub mod telemetry;
 pub mod tokens;
+pub mod traces;

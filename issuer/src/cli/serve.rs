@@ -18,7 +18,6 @@ use super::Outcome;
 use crate::app::{App, OpenError};
 use crate::clients::{self, Background};
 use crate::config::{Environment, Problems, Serve, Sources, Tls};
-use crate::http;
 use crate::keys::rotation::Rotation;
 use crate::limits::{self, Upkeep};
 use crate::metrics::figures;
@@ -26,6 +25,7 @@ use crate::publisher::{self, Publisher};
 use crate::storage::Database;
 use crate::storage::schema::{self, Mismatch};
 use crate::telemetry::{self, Logs};
+use crate::{http, traces};
 
 /// How long the publisher, the audit log and the database's connections may take to close, after the requests.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -33,6 +33,9 @@ const CLOSING: Duration = Duration::from_secs(5);
 pub(super) async fn run(sources: &Sources) -> Outcome {
     let config = Serve::from_sources(sources)?;
     let logs = Arc::new(telemetry::start(config.telemetry));
+    if let Some(otlp) = &config.otlp {
+        traces::start(otlp)?;
+    }
     panic::set_hook(Box::new(|panic| error!("{panic}")));
     let mut signals = Signals::listen()?;
     let running = tokio::select! {
@@ -153,7 +156,10 @@ impl Running {
                 self.app.audit.stop().await;
                 self.app.database.close().await;
             };
-            tokio::join!(close, self.admin.stop());
+            tokio::join!(close, async {
+                self.admin.stop().await;
+                traces::stop().await;
+            });
         });
         let closed = closed.await;
         if drained.is_err() {

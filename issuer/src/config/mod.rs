@@ -8,6 +8,7 @@ mod http;
 mod limits;
 mod master_key;
 mod metrics;
+mod otlp;
 mod publisher;
 mod secret;
 mod signing;
@@ -23,6 +24,7 @@ pub use admin::{Admin, Tls};
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
 pub use metrics::{Guard, Metrics};
+pub use otlp::Otlp;
 pub use publisher::{Edge, KvStore, Publisher};
 pub use secret::Secret;
 pub use signing::Signing;
@@ -82,6 +84,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("COUNTERSIGN_ENV"),
     plain("LOG_LEVEL"),
     plain("LOG_FORMAT"),
+    plain("OTLP_ENDPOINT"),
+    plain("OTLP_SAMPLE_PERCENT"),
     plain("TOKEN_LIFETIME_SECONDS"),
     plain("KV_API_BASE"),
     plain("KV_ACCOUNT_ID"),
@@ -142,6 +146,8 @@ pub struct Serve {
     pub address: SocketAddr,
     /// The listener for operators and probes.
     pub admin: Admin,
+    /// Where traces go; nowhere without it.
+    pub otlp: Option<Otlp>,
     /// Who may read metrics.
     pub metrics: Metrics,
     /// Life of a token where its resource server doesn't say, in seconds.
@@ -243,6 +249,7 @@ impl Serve {
         let host = reader.parsed("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), "an IP address");
         let port = reader.parsed("PORT", 3000_u16, "a port number");
         let admin = Admin::read(&mut reader);
+        let otlp = Otlp::read(&mut reader);
         let metrics = Metrics::read(&mut reader, telemetry.environment);
         let token_lifetime =
             reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=MAX_LIFETIME_SECONDS, " seconds");
@@ -276,6 +283,7 @@ impl Serve {
             issuer_url,
             address,
             admin,
+            otlp,
             metrics,
             token_lifetime,
             status_list_ttl,

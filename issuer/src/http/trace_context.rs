@@ -2,50 +2,35 @@
 
 use axum::http::{HeaderMap, HeaderName};
 
+use crate::traces::Caller;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The trace that a request belongs to: its caller's, or a new one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TraceContext {
-    /// 16 bytes, not all zero.
-    pub(super) trace_id: u128,
-    /// The caller's span; `None`: the trace begins here.
-    pub(super) parent: Option<Parent>,
+/// What the header says; nothing where there is none, or one that doesn't hold: then a new trace begins (W3C Trace Context §3.2.2, §4.3).
+pub(super) fn caller(headers: &HeaderMap) -> Option<Caller> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().and_then(parse),
+        _ => None,
+    }
 }
 
-/// What a caller says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parent {
-    /// Its span, not zero.
-    pub(super) span_id: u64,
-    /// Whether it records the trace.
-    pub(super) sampled: bool,
-}
-
-impl TraceContext {
-    /// What the header says; where there is none, or one that doesn't hold, a new trace (W3C Trace Context §3.2.2, §4.3).
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut values = headers.get_all(TRACEPARENT).iter();
-        let given = match (values.next(), values.next()) {
-            (Some(value), None) => value.to_str().ok().and_then(parse),
-            _ => None,
-        };
-        given.unwrap_or_else(|| {
+/// A trace as it stands in headers and logs: its caller's, or a new one.
+pub(super) fn trace_id(caller: Option<Caller>) -> String {
+    let id = caller.map_or_else(
+        || {
             let mut bytes = [0; 16];
             // Without randomness there is no trace to follow; requests that need randomness fail for themselves.
             _ = aws_lc_rs::rand::fill(&mut bytes);
-            Self { trace_id: u128::from_be_bytes(bytes).max(1), parent: None }
-        })
-    }
-
-    /// As it stands in headers and logs.
-    pub(super) fn trace_id_hex(&self) -> String {
-        format!("{:032x}", self.trace_id)
-    }
+            u128::from_be_bytes(bytes)
+        },
+        |caller| caller.trace_id,
+    );
+    format!("{id:032x}")
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags`; later versions may go on after another hyphen.
-fn parse(text: &str) -> Option<TraceContext> {
+fn parse(text: &str) -> Option<Caller> {
     let mut parts = text.split('-');
     let mut part = |length| {
         let part = parts.next()?;
@@ -60,7 +45,7 @@ fn parse(text: &str) -> Option<TraceContext> {
     let trace_id = u128::from_str_radix(trace_id, 16).ok().filter(|id| *id != 0)?;
     let span_id = u64::from_str_radix(span_id, 16).ok().filter(|id| *id != 0)?;
     let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
-    Some(TraceContext { trace_id, parent: Some(Parent { span_id, sampled }) })
+    Some(Caller { trace_id, span_id, sampled })
 }
 
 #[cfg(test)]
@@ -74,16 +59,16 @@ mod tests {
             for value in values {
                 headers.append(TRACEPARENT, value.parse().unwrap());
             }
-            TraceContext::of(&headers)
+            caller(&headers)
         };
         let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let taken = of(&[given]);
-        assert_eq!(taken.trace_id_hex(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(taken.parent, Some(Parent { span_id: 0x00f0_67aa_0ba9_02b7, sampled: true }));
+        assert_eq!(trace_id(taken), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(taken.map(|caller| (caller.span_id, caller.sampled)), Some((0x00f0_67aa_0ba9_02b7, true)));
         let unsampled = of(&["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"]);
-        assert_eq!(unsampled.parent.map(|parent| parent.sampled), Some(false));
+        assert_eq!(unsampled.map(|caller| caller.sampled), Some(false));
         let later = of(&["01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"]);
-        assert_eq!(later.trace_id, taken.trace_id);
+        assert_eq!(later, taken);
         for refused in [
             &[] as &[&str],
             &[given, given],
@@ -97,10 +82,9 @@ mod tests {
             &["00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01"],
             &["00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
         ] {
-            let made = of(refused);
-            assert_eq!(made.parent, None, "{refused:?}");
-            assert_ne!(made.trace_id, taken.trace_id);
-            assert_eq!(made.trace_id_hex().len(), 32);
+            assert_eq!(of(refused), None, "{refused:?}");
         }
+        assert_ne!(trace_id(None), trace_id(None));
+        assert_eq!(trace_id(None).len(), 32);
     }
 }

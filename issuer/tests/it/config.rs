@@ -52,6 +52,8 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         .env("STARTUP_TIMEOUT_SECONDS", "x")
         .env("SHUTDOWN_TIMEOUT_SECONDS", "0")
         .env("SHUTDOWN_DELAY_SECONDS", "301")
+        .env("OTLP_ENDPOINT", "http://hunter2@collector:4318")
+        .env("OTLP_SAMPLE_PERCENT", "101")
         .env("ADMIN_TOKEN", "hunter2")
         .env("ADMIN_TLS_CERTIFICATE", "/nonexistent/certificate.pem")
         .env("CORS_ALLOWED_ORIGINS", "*")
@@ -78,6 +80,8 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         "SHUTDOWN_DELAY_SECONDS",
         "ADMIN_TOKEN",
         "ADMIN_TLS_KEY",
+        "OTLP_ENDPOINT",
+        "OTLP_SAMPLE_PERCENT",
         "CORS_ALLOWED_ORIGINS",
         "MAX_CONNECTIONS",
         "MAX_CONNECTIONS_PER_IP",
@@ -89,7 +93,7 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         let count = named.iter().filter(|problem| problem.starts_with(&format!("{name} "))).count();
         assert_eq!(count, 1, "{name}: {named:#?}");
     }
-    assert_eq!(named.len(), 24, "{named:#?}");
+    assert_eq!(named.len(), 26, "{named:#?}");
     assert!(!ran.stderr().contains("hunter2") && !ran.stderr().contains("aHVudGVyMg"), "{}", ran.stderr());
 }
 

@@ -24,3 +24,4 @@ mod replicas;
 mod revoking;
 mod sealing;
 mod support;
+mod traces;
