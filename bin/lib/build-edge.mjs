@@ -1,7 +1,8 @@
 // Builds the edge's two wasm modules, as wrangler's [build] command and for bin/dev and bin/test:
 //
 //   node bin/lib/build-edge.mjs            edge-verifier/build/{verifier,control}/
-//   node bin/lib/build-edge.mjs --bundle   and edge-verifier/build/worker/, the Worker as wrangler uploads it
+//   node bin/lib/build-edge.mjs NAME       only that one
+//   node bin/lib/build-edge.mjs --bundle   and edge-verifier/build/{worker,hub-worker}/, the Workers as wrangler uploads them
 //
 // Each crate is built on its own, because cargo merges the features of crates that it builds together, and the
 // hot path must not pay for the control module's. What is up to date isn't made again.
@@ -12,7 +13,7 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import zlib from "node:zlib";
 
-import { duration, line, printFailure } from "./output.mjs";
+import { Problem, line, printFailure } from "./output.mjs";
 import { edgeBuildDir, root, toolsDir } from "./paths.mjs";
 import { run, stopCommands } from "./processes.mjs";
 import { cargo, ensureWasmBindgen, targetDir } from "./rust.mjs";
@@ -27,15 +28,22 @@ const MODULES = [
 const FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd", "call-indirect-overlong"]
   .map((name) => `--enable-${name}`);
 
+/** The Workers made with them, each with what wrangler is told about it. */
+const WORKERS = [
+  { out: "worker", config: "wrangler.toml" },
+  { out: "hub-worker", config: path.join("edge-verifier", "hub", "wrangler.toml") },
+];
+
 /**
- * @param {{progress?: (status: string) => void}} [options]
+ * @param {{progress?: (status: string) => void, only?: string}} [options] `only`: the name of one module
  * @returns {Promise<{built: string[], sizes: {name: string, bytes: number, gzipped: number}[]}>} `built`: what wasn't up to date
  */
-export async function buildEdge({ progress = () => {} } = {}) {
+export async function buildEdge({ progress = () => {}, only } = {}) {
   const { program, version } = await ensureWasmBindgen((status) => progress(`wasm-bindgen ${status}`));
   const built = [];
   const sizes = [];
   for (const { name, crate, profile } of MODULES) {
+    if (only !== undefined && name !== only) continue;
     const module = { name, crate, profile, out: path.join(edgeBuildDir, name), tool: { program, version }, progress };
     const { fresh, bytes, gzipped } = await buildModule(module);
     if (fresh) built.push(name);
@@ -102,18 +110,20 @@ async function writeGlueFactory(folder, file) {
 }
 
 /**
- * Bundles the Worker the way a deployment does, for miniflare: index.js and the wasm modules.
- * @returns {Promise<string>} the folder
+ * Bundles the Workers the way a deployment does, for miniflare: of each index.js and its wasm modules.
+ * @returns {Promise<string>} the folder of the edge's
  */
 export async function bundleEdge() {
-  const out = path.join(edgeBuildDir, "worker");
-  const partial = `${out}.partial-${process.pid}`;
-  fs.rmSync(partial, { recursive: true, force: true });
-  const { command, args, env } = wranglerCommand(["deploy", "--dry-run", "--outdir", partial]);
-  await run(command, args, { cwd: root, env, log: path.join(toolsDir, "bundle.log"), failure: "wrangler couldn't bundle the Worker" });
-  fs.rmSync(out, { recursive: true, force: true });
-  fs.renameSync(partial, out);
-  return out;
+  for (const { out, config } of WORKERS) {
+    const folder = path.join(edgeBuildDir, out);
+    const partial = `${folder}.partial-${process.pid}`;
+    fs.rmSync(partial, { recursive: true, force: true });
+    const { command, args, env } = wranglerCommand(["deploy", "--dry-run", "--env", "", "--config", config, "--outdir", partial]);
+    await run(command, args, { cwd: root, env, log: path.join(toolsDir, `bundle-${out}.log`), failure: `wrangler couldn't bundle ${config}` });
+    fs.rmSync(folder, { recursive: true, force: true });
+    fs.renameSync(partial, folder);
+  }
+  return path.join(edgeBuildDir, "worker");
 }
 
 /** `verifier 11.3 KB gzipped, control …` */
@@ -135,12 +145,16 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   }
   try {
     const started = Date.now();
-    const { built, sizes } = await buildEdge();
+    const only = process.argv.slice(2).find((argument) => !argument.startsWith("--"));
+    if (only !== undefined && !MODULES.some(({ name }) => name === only)) {
+      throw new Problem(`there is no module ${only}`, { fix: `one of ${MODULES.map(({ name }) => name).join(", ")}` });
+    }
+    const { built, sizes } = await buildEdge({ ...(only && { only }) });
     line("ok", "edge modules", `${built.length ? `built ${built.join(", ")}` : "up to date"}: ${describeSizes(sizes)}`, Date.now() - started);
     if (process.argv.includes("--bundle")) {
       const bundling = Date.now();
       await bundleEdge();
-      line("ok", "edge bundle", "edge-verifier/build/worker", Date.now() - bundling);
+      line("ok", "edge bundles", "edge-verifier/build/{worker,hub-worker}", Date.now() - bundling);
     }
   } catch (error) {
     printFailure(error);

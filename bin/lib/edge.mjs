@@ -21,7 +21,7 @@ import { writeSecret } from "./secrets.mjs";
  */
 
 /**
- * Starts `wrangler dev`; returns at once, `edgeAnswers` waits.
+ * Starts `wrangler dev` with the edge and its hubs; returns at once, `edgeAnswers` waits.
  * @param {import("./processes.mjs").Processes} processes
  * @param {{port: number, dir: string, persist: string, settings: EdgeSettings}} options `persist`: where objects and the hub's state stay
  * @returns {import("./processes.mjs").Child & {url: string}}
@@ -29,12 +29,17 @@ import { writeSecret } from "./secrets.mjs";
 export function startWranglerDev(processes, { port, dir, persist, settings }) {
   const envFile = path.join(dir, "secrets", "edge.env");
   // Single quotes keep JSON as it is; no value of ours holds one.
-  writeSecret(envFile, Object.entries(settings).map(([name, value]) => `${name}='${value}'\n`).join(""));
+  writeSecret(envFile, Object.entries(withoutPushSecret({ ...settings })).map(([name, value]) => `${name}='${value}'\n`).join(""));
   const { command, args, env } = wranglerCommand([
-    "dev", "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", "0", "--env-file", envFile, "--persist-to", persist,
+    "dev", "--config", "wrangler.toml", "--config", path.join("edge-verifier", "hub", "wrangler.toml"), "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", "0", "--env-file", envFile, "--persist-to", persist,
     "--show-interactive-dev-session=false",
   ]);
-  const child = processes.start("edge", command, args, { env, cwd: root });
+  // The file is for the first Worker only. The hubs' gets its variables from the environment, of which it needs no more.
+  const { ISSUER_URL, REVOCATION_KEYS, HUB_PUSH_SECRET } = settings;
+  const own = Object.fromEntries(Object.entries(env).filter(([name]) => /^(PATH|HOME|TMPDIR|CI|NO_COLOR|(WRANGLER|CLOUDFLARE|NODE)_.*)$/.test(name)));
+  const child = processes.start("edge", command, args, {
+    env: { ...own, CLOUDFLARE_INCLUDE_PROCESS_ENV: "true", ISSUER_URL, REVOCATION_KEYS, HUB_PUSH_SECRET }, cwd: root,
+  });
   return Object.assign(child, { url: `http://127.0.0.1:${port}` });
 }
 
@@ -112,50 +117,73 @@ const FAULTY_HUB = `
 `;
 
 /**
- * Runs the bundled Worker (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd, with its Durable Object, its
+ * Runs the bundled Workers (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd: the edge and its hubs, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
- * @param {{vars: Record<string, string>, entry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number}} options
- *   `vars`: the Worker's variables, by `EdgeSettings`; `entry`: another module entry, bundled here; without hub and namespace unless it is `whole`;
+ * @param {{vars: Record<string, string>, entry?: string, hubEntry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number, more?: object}} options
+ *   `vars`: the Workers' variables, by `EdgeSettings`, the same for both; `entry`, `hubEntry`: other module entries of the edge and the hubs, bundled here; an edge's `entry` is
+ *   without hubs and namespace unless it is `whole`;
  *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge; `isolates`: how many
- *   of the Worker there are, with the same hubs and objects
+ *   of the edge there are, with the same hubs and objects; `more`: of miniflare's options for the edge
  * @returns {Promise<LocalEdge>}
  */
-export async function startEdge({ vars, entry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1 }) {
+export async function startEdge({ vars, entry, hubEntry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, more = {} }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
-  const bundle = entry ? await bundleEntry(entry) : wholeBundle();
-  const wasm = fs.readdirSync(bundle.folder).filter((name) => name.endsWith(".wasm"));
+  const bundles = { edge: entry ? await bundleEntry(entry) : builtBundle("worker"), hub: hubEntry ? await bundleEntry(hubEntry) : builtBundle("hub-worker") };
   const { compatibilityDate, compatibilityFlags } = wranglerConfig();
-  const nameOf = (isolate) => (isolate === 0 ? "countersign-edge" : `countersign-edge-${isolate}`);
-  const worker = (isolate) => ({
-    name: nameOf(isolate),
-    modulesRoot: bundle.folder,
+  const modules = ({ folder }) => ({
+    modulesRoot: folder,
     modules: [
-      { type: /** @type {const} */ ("ESModule"), path: path.join(bundle.folder, "index.js") },
-      ...wasm.map((name) => ({ type: /** @type {const} */ ("CompiledWasm"), path: path.join(bundle.folder, name) })),
+      { type: /** @type {const} */ ("ESModule"), path: path.join(folder, "index.js") },
+      ...fs.readdirSync(folder).filter((name) => name.endsWith(".wasm")).map((name) => ({ type: /** @type {const} */ ("CompiledWasm"), path: path.join(folder, name) })),
     ],
     compatibilityDate,
     compatibilityFlags,
-    bindings: !whole ? vars : { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...vars },
-    ...(whole && {
-      durableObjects: { REVOCATION_HUB: isolate === 0 ? { className: "RevocationHub", useSQLite: true } : { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" } },
-      kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
-    }),
+  });
+  const nameOf = (isolate) => (isolate === 0 ? "countersign-edge" : `countersign-edge-${isolate}`);
+  const worker = (isolate) => ({
+    name: nameOf(isolate),
+    ...modules(bundles.edge),
+    ...(whole
+      ? {
+          bindings: { CLOCK_LEEWAY_SECONDS: "5", FORWARD_AUTHORIZATION: "false", ...withoutPushSecret(vars) },
+          durableObjects: {
+            REVOCATION_HUB: isolate === 0
+              ? { className: "RevocationHub", useSQLite: true, scriptName: HUB_WORKER }
+              : { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" },
+          },
+          serviceBindings: { HUB_DOOR: isolate === 0 ? HUB_WORKER : "faulty-door" },
+          kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
+        }
+      : { bindings: vars }),
     // The first one answers at the main address.
     ...(isolate > 0 && { unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }] }),
+    ...more,
   });
+  const hubs = {
+    name: HUB_WORKER,
+    ...modules(bundles.hub),
+    bindings: vars,
+    durableObjects: { REVOCATION_HUB: { className: "RevocationHub", useSQLite: true } },
+  };
   const faultyHubs = {
     name: "faulty-hubs",
     modules: [{ type: /** @type {const} */ ("ESModule"), path: "index.mjs", contents: FAULTY_HUB }],
     compatibilityDate,
     durableObjects: {
       REVOCATION_HUB: { className: "FaultyHub", useSQLite: true },
-      HUBS: { className: "RevocationHub", useSQLite: true, scriptName: nameOf(0) },
+      HUBS: { className: "RevocationHub", useSQLite: true, scriptName: HUB_WORKER },
     },
+  };
+  // What brings pushes to the hubs in their faulty guise.
+  const faultyDoor = {
+    ...hubs,
+    name: "faulty-door",
+    durableObjects: { REVOCATION_HUB: { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" } },
   };
   const start = (onPort) =>
     new Miniflare(
       convertV4MiniflareOptions({
-        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(isolates > 1 ? [faultyHubs] : [])],
+        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(whole ? [hubs] : []), ...(isolates > 1 ? [faultyHubs, faultyDoor] : [])],
         unsafeLocalExplorer: true,
         host: "127.0.0.1",
         port: onPort,
@@ -172,7 +200,9 @@ export async function startEdge({ vars, entry, whole = entry === undefined, port
   };
   const stop = async () => {
     await miniflare.dispose();
-    if (bundle.temporary) fs.rmSync(bundle.folder, { recursive: true, force: true });
+    for (const { temporary, folder } of Object.values(bundles)) {
+      if (temporary) fs.rmSync(folder, { recursive: true, force: true });
+    }
   };
   try {
     const url = await miniflare.ready;
@@ -183,12 +213,13 @@ export async function startEdge({ vars, entry, whole = entry === undefined, port
       isolates: await Promise.all(
         Array.from({ length: isolates }, async (_, isolate) => (isolate === 0 ? url : await miniflare.unsafeGetDirectURL(nameOf(isolate))).origin),
       ),
-      hub: (name, request, init) => hubOf(nameOf(0), name, request, init),
+      hub: (name, request, init) => hubOf(HUB_WORKER, name, request, init),
       break: async (name, fault) => void (await hubOf(nameOf(1), name, "fault", { method: "PUT", body: fault })),
-      evictHub: (name) => miniflare.unsafeEvictDurableObject(nameOf(0), "RevocationHub", { name }),
+      evictHub: (name) => miniflare.unsafeEvictDurableObject(HUB_WORKER, "RevocationHub", { name }),
       stop,
       restart: async (changes = {}) => {
         vars = { ...vars, ...changes };
+        hubs.bindings = faultyDoor.bindings = vars;
         await miniflare.dispose();
         miniflare = start(Number(url.port));
         await miniflare.ready;
@@ -200,11 +231,23 @@ export async function startEdge({ vars, entry, whole = entry === undefined, port
   }
 }
 
-/** The Worker as a deployment uploads it. */
-function wholeBundle() {
-  const folder = path.join(edgeBuildDir, "worker");
+/**
+ * That secret is the hubs' alone.
+ * @param {Record<string, string>} settings
+ */
+function withoutPushSecret(settings) {
+  const { HUB_PUSH_SECRET: _, ...vars } = settings;
+  return vars;
+}
+
+/** The Worker of the hubs, as the edge's bindings name it. */
+const HUB_WORKER = "countersign-hub";
+
+/** A Worker as a deployment uploads it. */
+function builtBundle(name) {
+  const folder = path.join(edgeBuildDir, name);
   if (!fs.existsSync(path.join(folder, "index.js"))) {
-    throw new Problem("the Worker isn't bundled", { fix: "node bin/lib/build-edge.mjs --bundle" });
+    throw new Problem("the Workers aren't bundled", { fix: "node bin/lib/build-edge.mjs --bundle" });
   }
   return { folder, temporary: false };
 }

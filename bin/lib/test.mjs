@@ -4,6 +4,7 @@
 import path from "node:path";
 
 import { bundleEdge } from "./build-edge.mjs";
+import { buildJsonwebtoken, jsonwebtokenManifest } from "./jsonwebtoken-wasm.mjs";
 import { refuseUsage, runCommand } from "./lifecycle.mjs";
 import { modernNode, nodeEnv } from "./npm.mjs";
 import { Problem, bold, dim, duration, green, heading, lastLines, line, printFailure, red, say, task } from "./output.mjs";
@@ -32,6 +33,7 @@ const SECTIONS = [
   { name: "wasm", what: "the edge's modules, and the Worker as a deployment bundles it", run: wasm },
   { name: "types", what: "tsc over the entry script and bin/", run: types },
   { name: "vectors", what: "the shared accept and reject vectors, and what an isolate believes of keys, in wasm under Node", run: () => nodeTests("vectors", "edge-verifier/tests/node/*.test.mjs") },
+  { name: "differential", what: "the verifier beside jose and jsonwebtoken, on many spoiled tokens", run: differential },
   { name: "golden", what: "revoked sets made natively, read and made in wasm", run: golden },
   { name: "workerd", what: "end to end: the built wasm in workerd", run: () => nodeTests("workerd", "edge-verifier/tests/workerd/*.test.mjs") },
   { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
@@ -189,7 +191,7 @@ function format() {
   return checks([
     ["cargo fmt", ["cargo", "fmt", "--all", "--check"]],
     ["cargo fmt, benchmark", ["cargo", "fmt", "--manifest-path", benchManifest, "--check"]],
-    ["cargo fmt, a peer", ["cargo", "fmt", "--manifest-path", "edge-verifier/bench/jsonwebtoken/Cargo.toml", "--check"]],
+    ["cargo fmt, a peer", ["cargo", "fmt", "--manifest-path", jsonwebtokenManifest, "--check"]],
   ]);
 }
 
@@ -271,6 +273,13 @@ async function runNodeTests(name, files, env) {
   const count = (word) => Number(new RegExp(`^ℹ ${word} (\\d+)`, "m").exec(stdout)?.[1] ?? 0);
   if (status !== 0) say(lastLines(log, 200));
   return settle(count("pass"), count("fail") + count("cancelled"), count("skipped") + count("todo"), status, "node --test");
+}
+
+/** @returns {Promise<Outcome>} */
+async function differential() {
+  await edge();
+  await task("jsonwebtoken in wasm", async (progress) => ({ result: `${((await buildJsonwebtoken(progress)).bytes / 1000).toFixed(1)} KB` }));
+  return runNodeTests("differential", "edge-verifier/tests/differential/*.test.mjs", {});
 }
 
 /** @returns {Promise<Outcome>} */

@@ -45,12 +45,12 @@ const UNLIMITED = { RATE_LIMIT_PER_IP: "1000000", RATE_LIMIT_PER_CLIENT: "100000
 
 /**
  * Starts everything: a fresh database, the issuer's process, the edge in workerd, the demo upstream.
- * @param {{redis?: boolean, replicas?: number, issuer?: Record<string, string>, edge?: Record<string, string>, edgeEntry?: string, proxied?: boolean}} [options]
+ * @param {{redis?: boolean, replicas?: number, issuer?: Record<string, string>, edge?: Record<string, string>, edgeEntry?: string, hubEntry?: string, proxied?: boolean}} [options]
  *   `redis`: with the shared Redis, instead of the in-process hot state; `replicas`: so many issuers on the one database, behind a load balancer;
- *   `issuer`, `edge`: further settings by name; `edgeEntry`: another entry of the whole Worker; `proxied`: what issuers send to the edge
+ *   `issuer`, `edge`: further settings by name; `edgeEntry`, `hubEntry`: other entries of the edge and of its hubs; `proxied`: what issuers send to the edge
  *   goes through `line`, which may meddle
  */
-export async function startSystem({ redis = false, replicas = 1, issuer: more, edge: edgeVars, edgeEntry, proxied = false } = {}) {
+export async function startSystem({ redis = false, replicas = 1, issuer: more, edge: edgeVars, edgeEntry, hubEntry, proxied = false } = {}) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-test-"));
   const processes = new Processes(dir);
   /** @type {(() => Promise<unknown>)[]} */
@@ -85,6 +85,7 @@ export async function startSystem({ redis = false, replicas = 1, issuer: more, e
     const edge = await startEdge({
       port: edgePort,
       ...(edgeEntry && { entry: edgeEntry, whole: true }),
+      ...(hubEntry && { hubEntry }),
       persist: path.join(dir, "edge"),
       vars: {
         ISSUER_URL: issuerUrl(settings), AUDIENCE, UPSTREAM_URL: upstream.url, REVOCATION_KEYS: keys, HUB_PUSH_SECRET: settings.hubPushSecret, ...edgeVars,

@@ -1,12 +1,10 @@
 // The module entry. Paths below /_countersign/ are the verifier's own; every other request goes through the gateway.
 
 import { problem } from "./answers.ts";
-import { gateway, health } from "./gateway.ts";
-import { push } from "./hub.ts";
+import { gateway } from "./gateway.ts";
+import { health } from "./health.ts";
 import { status, why } from "./operator.ts";
 import type { Env } from "./settings.ts";
-
-export { RevocationHub } from "./hub.ts";
 
 export default {
   async fetch(request, env, ctx): Promise<Response> {
@@ -16,9 +14,9 @@ export default {
       case "/_countersign/health":
         return health(request, env, ctx);
       case "/_countersign/hub/head":
-        return push("head", request, env);
       case "/_countersign/hub/keys":
-        return push("keys", request, env);
+        // Theirs is the secret to check.
+        return env.HUB_DOOR.fetch(request);
       case "/_countersign/why":
         return why(request, env, ctx);
       case "/_countersign/status":

@@ -1,9 +1,10 @@
 // What an operator may ask an edge: why a token is refused, and what the isolate that answers goes by. Nothing of a token is logged.
 
 import { problem } from "./answers.ts";
-import { type Isolate, decide, misconfigured, theIsolate } from "./gateway.ts";
-import { hasSecret } from "./hub.ts";
+import { decide } from "./decision.ts";
 import { type Hub, allHubs } from "./hubs.ts";
+import { type Isolate, theIsolate } from "./isolate.ts";
+import { hasSecret } from "./secrets.ts";
 import type { Env } from "./settings.ts";
 import type { Explanation } from "./verifier.ts";
 
@@ -56,7 +57,7 @@ async function whyToken(token: string, held: Isolate, ctx: ExecutionContext): Pr
   const outcome =
     "refused" in decision
       ? { accepted: false, reason: decision.refused.reason, description: decision.refused.description }
-      : { accepted: true, reason: null, description: null };
+      : { accepted: true, reason: null, description: null, issuer: decision.identity.issuer };
   return { ...outcome, ...bears, knowledge: { readiness: decision.knowledge, ...knowledge } };
 }
 
@@ -84,6 +85,7 @@ export async function status(request: Request, env: Env, ctx: ExecutionContext):
     listening: listening === undefined ? null : { hub: listening.hub, silent_ms: listening.silentMs },
     keys: held.verifier.keyNames(),
     key_statement: held.verifier.keyPosition() ?? null,
+    trusted_issuers: held.settings.trusted.map(({ issuer }, number) => ({ issuer, keys: held.foreign?.verifier.keyNames(number) ?? [] })),
     hubs,
   });
 }
@@ -121,11 +123,7 @@ async function admit(request: Request, env: Env): Promise<Isolate | Response> {
   if (!(await hasSecret(request, env.OPERATOR_SECRET))) {
     return problem(401, "unauthorized", "The operators' secret is missing or wrong.", { "www-authenticate": "Bearer" });
   }
-  try {
-    return theIsolate(env, request);
-  } catch (error) {
-    return misconfigured(error);
-  }
+  return theIsolate(env, request.cf);
 }
 
 /** The body as text; undefined if it is too long. */

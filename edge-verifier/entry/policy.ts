@@ -3,6 +3,7 @@
 
 import bundled from "../edge-policy.json";
 import { problem } from "./answers.ts";
+import { read, write } from "./buffers.ts";
 import type { Env } from "./settings.ts";
 import type { Staleness } from "./staleness.ts";
 import type { Identity, VerifierExports } from "./verifier.ts";
@@ -28,14 +29,14 @@ export class RoutePolicy {
     return new RoutePolicy(wasm, typeof given === "string" ? given : JSON.stringify(given));
   }
 
-  /** `wasm`: must know the audiences. */
+  /** `wasm`: must know the audiences and the trusted issuers. */
   constructor(wasm: VerifierExports, text: string) {
     this.#wasm = wasm;
     if (wasm.load_policy(this.#write(text)) < 0) throw new Error(`the route policy: ${this.#output().replaceAll("\n", "; ")}`);
   }
 
   /** What a request needs; or the answer to one that nothing would let through. */
-  decide({ method, url }: Request): Route | Response {
+  decide({ method, url }: Pick<Request, "method" | "url">): Route | Response {
     // That of which the upstream's URL is made, too.
     const { pathname } = new URL(url);
     const place = this.#wasm.route(method.length, this.#write(method + pathname));
@@ -50,8 +51,8 @@ export class RoutePolicy {
   }
 
   /** The answer to who holds a token that holds, and lacks what the route needs. */
-  refusal({ place }: Route, { audience, scope, tenant, agentType }: Identity): Response | undefined {
-    if (this.#wasm.admits(place, this.#write([audience, scope, tenant, agentType].join("\n"))) === 0) return undefined;
+  refusal({ place }: Route, { issuer, audience, scope, tenant, agentType }: Identity): Response | undefined {
+    if (this.#wasm.admits(place, this.#write([issuer, audience, scope, tenant, agentType].join("\n"))) === 0) return undefined;
     const [reason = "", challenge = "", description = ""] = this.#output().split("\n");
     return problem(403, reason, `${description}.`, challenge === "" ? {} : { "www-authenticate": challenge });
   }
@@ -64,15 +65,10 @@ export class RoutePolicy {
   }
 
   #write(text: string): number {
-    // Nothing is awaited between this and the call. Three bytes are the most that UTF-8 needs for one UTF-16 code unit.
-    const start = this.#wasm.input(text.length * 3);
-    return encoder.encodeInto(text, new Uint8Array(this.#wasm.memory.buffer, start, text.length * 3)).written;
+    return write(this.#wasm, text);
   }
 
   #output(): string {
-    return decoder.decode(new Uint8Array(this.#wasm.memory.buffer, this.#wasm.output_ptr(), this.#wasm.output_len()));
+    return read(this.#wasm);
   }
 }
-
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();

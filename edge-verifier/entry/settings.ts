@@ -1,19 +1,22 @@
 // What an operator configures at the edge: variables and bindings of wrangler.toml.
 
 import { type HubPlan, readHubPlan } from "./hubs.ts";
+import { type TrustedIssuer, readTrustedIssuers } from "./trusted.ts";
 
 export interface Env {
   readonly ISSUER_URL?: string;
   readonly AUDIENCE?: string;
   readonly UPSTREAM_URL?: string;
   readonly REVOCATION_KEYS?: string;
-  readonly HUB_PUSH_SECRET?: string;
   readonly HUB_SHARDS?: string;
   readonly HUB_REGIONS?: string;
   readonly OPERATOR_SECRET?: string;
   readonly CLOCK_LEEWAY_SECONDS?: string;
   readonly FORWARD_AUTHORIZATION?: string;
   readonly ROUTE_POLICY?: string | object;
+  readonly TRUSTED_ISSUERS?: string | object;
+  /** The Worker of the hubs (edge-verifier/hub), and its objects. */
+  readonly HUB_DOOR: Fetcher;
   readonly REVOCATION_HUB: DurableObjectNamespace;
   readonly REVOCATION_OBJECTS: KVNamespace;
 }
@@ -30,6 +33,8 @@ export interface Settings {
   readonly hubs: HubPlan;
   readonly clockLeewaySeconds: number;
   readonly forwardAuthorization: boolean;
+  /** Others than `issuer`. */
+  readonly trusted: readonly TrustedIssuer[];
 }
 
 /** Throws an Error that names every mistake at once, each with its fix. */
@@ -44,10 +49,7 @@ export function readSettings(env: Env): Settings {
   const url = (name: keyof Env, what: string) => {
     const value = required(name, what);
     if (value === "") return value;
-    const parsed = URL.canParse(value) ? new URL(value) : undefined;
-    // Keys and identities travel there: whoever could change them on the way would be everyone.
-    const isSafe = parsed?.protocol === "https:" || (parsed?.protocol === "http:" && isLoopback(parsed.hostname));
-    if (!isSafe) problems.push(`${name} is not an https URL (http only on the loopback): ${what}`);
+    if (!isSafeUrl(value)) problems.push(`${name} is not an https URL (http only on the loopback): ${what}`);
     return value;
   };
   const flag = (name: keyof Env) => {
@@ -67,6 +69,7 @@ export function readSettings(env: Env): Settings {
   const leeway = env.CLOCK_LEEWAY_SECONDS ?? "5";
   if (!/^\d{1,3}$/.test(leeway)) problems.push("CLOCK_LEEWAY_SECONDS must be a whole number of seconds, at most 999");
   const forwardAuthorization = flag("FORWARD_AUTHORIZATION");
+  const trusted = readTrustedIssuers(env.TRUSTED_ISSUERS, { issuer, audiences, clockLeewaySeconds: Number(leeway) }, problems);
 
   if (problems.length > 0) throw new Error(problems.join("; "));
   return {
@@ -78,7 +81,14 @@ export function readSettings(env: Env): Settings {
     hubs,
     clockLeewaySeconds: Number(leeway),
     forwardAuthorization,
+    trusted,
   };
+}
+
+/** Keys and identities travel there: whoever could change them on the way would be everyone. */
+export function isSafeUrl(text: string): boolean {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  return url?.protocol === "https:" || (url?.protocol === "http:" && isLoopback(url.hostname));
 }
 
 function isLoopback(hostname: string): boolean {

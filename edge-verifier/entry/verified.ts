@@ -5,6 +5,7 @@ import type { Verdict } from "./verifier.ts";
 
 /** A token that held when it was verified. */
 export interface VerifiedToken {
+  readonly token: string;
   readonly verdict: Verdict;
   /** The core's number for it. */
   readonly held: number;
@@ -18,6 +19,8 @@ export interface VerifiedToken {
 /** How many tokens are kept in each of the two halves, and how many characters of them at most. */
 const HALF = 2_048;
 const HALF_CHARACTERS = 2 * 1024 * 1024;
+/** By so many last characters tokens are looked up, before they are compared in full: a string's hash takes longer than comparing it. They are of the signature. */
+const TAIL = 32;
 /** How long a verified signature counts, in seconds; never longer than the token. */
 export const KEPT_SECONDS = 300;
 
@@ -38,26 +41,32 @@ export class VerifiedTokens {
   }
 
   get(token: string): VerifiedToken | undefined {
-    const newer = this.#newer.get(token);
-    if (newer !== undefined) return newer;
-    const older = this.#older.get(token);
-    if (older === undefined) return undefined;
-    this.#older.delete(token);
-    this.#put(token, older);
+    const tail = token.slice(-TAIL);
+    const newer = this.#newer.get(tail);
+    if (newer !== undefined) return newer.token === token ? newer : undefined;
+    const older = this.#older.get(tail);
+    if (older === undefined || older.token !== token) return undefined;
+    this.#older.delete(tail);
+    this.#put(tail, older);
     return older;
   }
 
-  set(token: string, entry: VerifiedToken): void {
-    // Two requests with the same token may have been verified at the same time.
-    this.delete(token);
-    this.#put(token, entry);
+  /** Takes the place of what was kept of the token: two requests may have verified it at the same time. */
+  set(entry: VerifiedToken): void {
+    const tail = entry.token.slice(-TAIL);
+    this.#delete(tail);
+    this.#put(tail, entry);
   }
 
   delete(token: string): void {
-    const entry = this.#newer.get(token) ?? this.#older.get(token);
+    this.#delete(token.slice(-TAIL));
+  }
+
+  #delete(tail: string): void {
+    const entry = this.#newer.get(tail) ?? this.#older.get(tail);
     if (entry === undefined) return;
-    this.#newer.delete(token);
-    this.#older.delete(token);
+    this.#newer.delete(tail);
+    this.#older.delete(tail);
     this.#forget(entry.held);
   }
 
@@ -69,14 +78,15 @@ export class VerifiedTokens {
     this.#characters = 0;
   }
 
-  #put(token: string, entry: VerifiedToken): void {
-    this.#characters += token.length;
+  #put(tail: string, entry: VerifiedToken): void {
+    const { length } = entry.token;
+    this.#characters += length;
     if (this.#newer.size >= HALF || this.#characters > HALF_CHARACTERS) {
       for (const { held } of this.#older.values()) this.#forget(held);
       this.#older = this.#newer;
       this.#newer = new Map();
-      this.#characters = token.length;
+      this.#characters = length;
     }
-    this.#newer.set(token, entry);
+    this.#newer.set(tail, entry);
   }
 }

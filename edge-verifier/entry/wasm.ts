@@ -1,38 +1,11 @@
-// The WebAssembly modules, as wrangler bundles them.
+// The hot path's WebAssembly module, as wrangler bundles it.
 
-import { makeGlue } from "../build/control/countersign_edge_control_glue.js";
-import controlModule from "../build/control/countersign_edge_control_bg.wasm";
-import * as verifierGlue from "../build/verifier/countersign_edge_verifier_bg.js";
-import verifierModule from "../build/verifier/countersign_edge_verifier_bg.wasm";
+import * as glue from "../build/verifier/countersign_edge_verifier_bg.js";
+import module from "../build/verifier/countersign_edge_verifier_bg.wasm";
+import { instantiate } from "./instantiate.ts";
 import type { VerifierExports } from "./verifier.ts";
 
-/** What wasm-bindgen writes beside a module. */
-interface Glue {
-  __wbg_set_wasm(exports: WebAssembly.Exports): void;
-}
-
-/** Instantiates a module made with `wasm-bindgen --target bundler`. */
-function instantiate<Exports>(name: string, module: WebAssembly.Module, glue: Glue): Exports {
-  const instance = new WebAssembly.Instance(module, { [`./${name}_bg.js`]: { ...glue } });
-  glue.__wbg_set_wasm(instance.exports);
-  (instance.exports["__wbindgen_start"] as (() => void) | undefined)?.();
-  return instance.exports as Exports;
-}
-
-/** A fresh instance of the hot path's module. */
+/** A fresh instance. */
 export function startVerifier(): VerifierExports {
-  return instantiate("countersign_edge_verifier", verifierModule, verifierGlue);
-}
-
-/** The hub, as wasm-bindgen exports it. */
-export interface ControlHub {
-  fetch(request: Request): Promise<Response>;
-}
-
-/** A hub in an instance of its own: what one does to its memory is no other's concern. */
-export function startHub(state: DurableObjectState, env: object): ControlHub {
-  const glue = makeGlue();
-  instantiate("countersign_edge_control", controlModule, glue);
-  const { RevocationHub } = glue as unknown as { RevocationHub: new (state: DurableObjectState, env: object) => ControlHub };
-  return new RevocationHub(state, env);
+  return instantiate("countersign_edge_verifier", module, glue);
 }

@@ -78,6 +78,7 @@ impl Unverified {
         let payload = base64url::decode(payload).ok_or(Refusal::Malformed("payload encoding"))?;
         let payload = Object::parse(&payload).map_err(|_| Refusal::Malformed("payload"))?;
         let reader = Reader(&payload);
+        reader.no_confirmation()?;
         let (client, subject): (AgentId, AgentId) = (reader.parsed("iss")?, reader.parsed("sub")?);
         if client != subject {
             return Err(Refusal::InvalidClaim("sub"));
@@ -223,6 +224,7 @@ mod tests {
             (r#""jti":"1""#, r#""jti":"""#, Refusal::InvalidClaim("jti")),
             (r#""jti":"1""#, &long, Refusal::InvalidClaim("jti")),
             (r#","exp":1300"#, "", Refusal::MissingClaim("exp")),
+            (r#""exp""#, r#""cnf":{"jkt":"x"},"exp""#, Refusal::ProofRequired),
             ("1300", "1300.5", Refusal::InvalidClaim("exp")),
             (r#""aud":["us"],"#, "", Refusal::MissingClaim("aud")),
             (r#"["us"]"#, "[]", Refusal::InvalidClaim("aud")),
@@ -251,10 +253,15 @@ mod tests {
     #[test]
     fn the_key_decides_the_algorithm() {
         let key = |alg: &str, kid: &str| {
-            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"; // RFC 8037 §A.2
-            let (kty, crv, y) = match alg {
-                "EdDSA" => ("OKP", "Ed25519", String::new()),
-                _ => ("EC", "P-256", format!(r#","y":"{x}""#)),
+            let (kty, crv, x, y) = match alg {
+                "EdDSA" => ("OKP", "Ed25519", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", ""), // RFC 8037 §A.2
+                // RFC 7515 §A.3
+                _ => (
+                    "EC",
+                    "P-256",
+                    "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                    r#","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#,
+                ),
             };
             let jwk = format!(r#"{{"alg":"{alg}","kid":"{kid}","kty":"{kty}","crv":"{crv}","x":"{x}"{y}}}"#);
             Jwk::parse(jwk.as_bytes()).unwrap()

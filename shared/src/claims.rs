@@ -46,6 +46,7 @@ impl Claims {
     pub(crate) fn parse(payload: &[u8], key_id: String) -> Result<Self, Refusal> {
         let object = Object::parse(payload).map_err(|_| Refusal::Malformed("payload"))?;
         let reader = Reader(&object);
+        reader.no_confirmation()?;
         let claims = Self {
             issuer: reader.text("iss")?.to_owned(),
             subject: reader.parsed("sub")?,
@@ -55,7 +56,7 @@ impl Claims {
             expires_at: reader.time("exp")?.ok_or(Refusal::MissingClaim("exp"))?,
             not_before: reader.time("nbf")?,
             jti: reader.parsed("jti")?,
-            scope: reader.scope()?,
+            scope: reader.scope("scope", false)?,
             tenant: reader.parsed("tenant_id")?,
             credential: reader.parsed("credential_id")?,
             agent_type: reader.agent_type()?,
@@ -82,6 +83,12 @@ impl<'o> Reader<'o, '_> {
         self.text(name)?.parse().map_err(|_| Refusal::InvalidClaim(name))
     }
 
+    /// A token that is bound to a key (RFC 7800 §3, whatever the method: `jkt` of RFC 9449 §6.1, `x5t#S256` of RFC 8705 §3.1) is worth nothing without a proof of
+    /// that key, and nothing here checks one.
+    pub(crate) fn no_confirmation(&self) -> Result<(), Refusal> {
+        if self.0.get("cnf").is_some() { Err(Refusal::ProofRequired) } else { Ok(()) }
+    }
+
     /// An integral, non-negative `NumericDate`.
     pub(crate) fn time(&self, name: &'static str) -> Result<Option<UnixTime>, Refusal> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
@@ -106,16 +113,18 @@ impl<'o> Reader<'o, '_> {
         audience.collect::<Option<_>>().ok_or(Refusal::InvalidClaim("aud"))
     }
 
-    /// Scope tokens with single spaces between them (RFC 6749 §3.3).
-    fn scope(&self) -> Result<Vec<String>, Refusal> {
-        if self.0.get("scope").is_none() {
-            return Ok(Vec::new());
-        }
-        let scope = self.text("scope")?;
-        if !scope.split(' ').all(crate::oauth::is_scope_token) {
-            return Err(Refusal::InvalidClaim("scope"));
-        }
-        Ok(scope.split(' ').map(str::to_owned).collect())
+    /// Scope tokens with single spaces between them (RFC 6749 §3.3); or, where `may_be_array`, an array of them, as other issuers write it.
+    pub(crate) fn scope(&self, claim: &str, may_be_array: bool) -> Result<Vec<String>, Refusal> {
+        let scopes: Option<Vec<String>> = match self.0.get(claim) {
+            None => return Ok(Vec::new()),
+            Some(Value::String(text)) => Some(text.split(' ').map(str::to_owned).collect()),
+            Some(Value::Array(items)) if may_be_array => {
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+            }
+            Some(_) => None,
+        };
+        let is_sound = |scopes: &Vec<String>| scopes.iter().all(|scope| crate::oauth::is_scope_token(scope));
+        scopes.filter(is_sound).ok_or(Refusal::InvalidClaim("scope"))
     }
 
     /// Goes into a header of the upstream request, hence its narrow alphabet.

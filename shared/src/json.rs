@@ -63,7 +63,12 @@ impl<'a> Object<'a> {
 
     /// The members' names, in the order of the text.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| &**name)
+        self.members().map(|(name, _)| name)
+    }
+
+    /// The members, in the order of the text.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Value<'a>> {

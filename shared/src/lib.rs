@@ -18,6 +18,7 @@ pub mod revocation;
 pub mod route_policy;
 pub mod time;
 pub mod token;
+pub mod trusted;
 pub mod verify;
 
 pub use algorithm::Algorithm;

@@ -60,12 +60,14 @@ pub enum Access {
 /// What a token needs beside holding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirements {
+    /// One of these is its `iss`; empty: our own only.
+    pub issuers: Vec<String>,
     /// One of these in `aud`; empty: any that the edge takes.
     pub audience: Vec<String>,
     /// All of these.
     pub scopes: Vec<String>,
-    /// One of these; empty: any.
-    pub tenants: Vec<TenantId>,
+    /// One of these; empty: any. Our own are UUIDs.
+    pub tenants: Vec<String>,
     /// One of these; empty: any.
     pub agent_types: Vec<String>,
     /// How old knowledge of revocations may be.
@@ -132,6 +134,8 @@ impl fmt::Display for Ambiguity {
 /// What a token lacks: 403.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
+    /// It is of another issuer.
+    Issuer,
     /// It is for another audience.
     Audience,
     /// It is another tenant's.
@@ -145,13 +149,17 @@ pub enum Lack {
 /// Of a token that holds, what routes go by.
 #[derive(Debug, Clone, Copy)]
 pub struct Bearer<'t> {
+    /// `iss`.
+    pub issuer: &'t str,
+    /// Whether that is our own one.
+    pub is_ours: bool,
     /// `aud`.
     pub audience: &'t [&'t str],
     /// `scope`.
     pub scopes: &'t [&'t str],
-    /// `tenant_id`.
-    pub tenant: TenantId,
-    /// `agent_type`.
+    /// `tenant_id`, or what an operator says it is; empty: none.
+    pub tenant: &'t str,
+    /// `agent_type`, as `tenant`.
     pub agent_type: &'t str,
 }
 
@@ -257,10 +265,16 @@ impl Route {
     pub fn admits(&self, bearer: &Bearer<'_>) -> Result<(), Lack> {
         let Access::Token(needed) = &self.access else { return Ok(()) };
         let is_one = |own: &[String], text: &str| own.iter().any(|own| own == text);
+        // Whoever wrote the route had our own agents in mind, unless it says otherwise: what another issuer calls a tenant or a scope is its own affair.
+        let is_from_one =
+            if needed.issuers.is_empty() { bearer.is_ours } else { is_one(&needed.issuers, bearer.issuer) };
+        if !is_from_one {
+            return Err(Lack::Issuer);
+        }
         if !needed.audience.is_empty() && !bearer.audience.iter().any(|text| is_one(&needed.audience, text)) {
             return Err(Lack::Audience);
         }
-        if !needed.tenants.is_empty() && !needed.tenants.contains(&bearer.tenant) {
+        if !needed.tenants.is_empty() && !is_one(&needed.tenants, bearer.tenant) {
             return Err(Lack::Tenant);
         }
         if !needed.agent_types.is_empty() && !is_one(&needed.agent_types, bearer.agent_type) {
@@ -444,8 +458,16 @@ impl Problems {
 }
 
 /// Members of a route that only go with a token.
-const OF_TOKENS: [&str; 7] =
-    ["audience", "scopes", "tenants", "agent_types", "fresh_seconds", "usable_seconds", "when_unknown"];
+const OF_TOKENS: [&str; 8] = [
+    "issuers",
+    "audience",
+    "scopes",
+    "tenants",
+    "agent_types",
+    "fresh_seconds",
+    "usable_seconds",
+    "when_unknown",
+];
 
 struct Reader<'o, 't> {
     object: &'o Object<'t>,
@@ -527,12 +549,14 @@ impl Reader<'_, '_> {
             (1..=32).contains(&text.len())
                 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         };
-        let is_tenant = |text: &str| text.parse::<TenantId>().is_ok();
-        let tenants = self.texts("tenants", "UUIDs in lower-case hyphenated form", is_tenant, problems);
+        let issuers = self.texts("issuers", "issuers, as their tokens name them", is_audience, problems);
+        let takes_others = !issuers.is_empty();
+        let is_tenant = |text: &str| text.parse::<TenantId>().is_ok() || takes_others && is_audience(text);
         Access::Token(Requirements {
+            issuers,
             audience: self.texts("audience", "identifiers of resource servers", is_audience, problems),
             scopes: self.texts("scopes", "scopes (RFC 6749 §3.3)", is_scope_token, problems),
-            tenants: tenants.iter().filter_map(|tenant| tenant.parse().ok()).collect(),
+            tenants: self.texts("tenants", "UUIDs in lower-case hyphenated form", is_tenant, problems),
             agent_types: self.texts("agent_types", "agent types", is_agent_type, problems),
             staleness: self.staleness(problems),
         })

@@ -204,6 +204,8 @@ pub enum Refusal {
     MissingClaim(&'static str),
     /// A claim has the wrong type or value.
     InvalidClaim(&'static str),
+    /// `cnf` is there: the token is bound to a key, and no proof of possession is checked (RFC 7800 §3).
+    ProofRequired,
     /// `iss` isn't the policy's.
     WrongIssuer,
     /// `aud` has none of the policy's.
@@ -236,6 +238,7 @@ impl Refusal {
             Self::BadSignature => "bad_signature",
             Self::MissingClaim(_) => "missing_claim",
             Self::InvalidClaim(_) => "invalid_claim",
+            Self::ProofRequired => "proof_required",
             Self::WrongIssuer => "wrong_issuer",
             Self::WrongAudience => "wrong_audience",
             Self::Expired => "expired",
@@ -258,6 +261,7 @@ impl Refusal {
             Self::UnknownKey => "The token's signing key is not known",
             Self::BadSignature => "The token's signature is not valid",
             Self::MissingClaim(_) | Self::InvalidClaim(_) => "The token's claims are not acceptable",
+            Self::ProofRequired => "The token is bound to a key, and no proof of possession is taken here",
             Self::WrongIssuer => "The token is from another issuer",
             Self::WrongAudience => "The token is for another audience",
             Self::Expired => "The token has expired",

@@ -1,6 +1,5 @@
 //! The route policy: the cases that the edge's module runs too (`edge-verifier/tests/node/route-policy.test.mjs`), and what no request can do.
 
-use countersign_shared::TenantId;
 use countersign_shared::route_policy::{Access, Bearer, Decision, Lack, RoutePolicy, Staleness};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -38,14 +37,18 @@ fn what_a_token_needs() {
         let route = policy.route(case[1].as_u64().unwrap().try_into().unwrap()).unwrap();
         let text = |name: &str, usual: &'static str| case[2][name].as_str().unwrap_or(usual).to_owned();
         let (audience, scope) = (text("audience", "https://orders.example"), text("scope", ""));
-        let tenant: TenantId = text("tenant", "33333333-3333-4333-8333-333333333333").parse().unwrap();
+        let tenant = text("tenant", "33333333-3333-4333-8333-333333333333");
+        let issuer = text("issuer", "https://issuer.example");
         let bearer = Bearer {
+            issuer: &issuer,
+            is_ours: issuer == "https://issuer.example",
             audience: &audience.split(' ').collect::<Vec<_>>(),
             scopes: &scope.split(' ').collect::<Vec<_>>(),
-            tenant,
+            tenant: &tenant,
             agent_type: &text("agentType", "router"),
         };
         let said = route.admits(&bearer).err().map(|lack| match lack {
+            Lack::Issuer => "wrong_issuer",
             Lack::Audience => "wrong_audience",
             Lack::Tenant => "wrong_tenant",
             Lack::AgentType => "wrong_agent_type",

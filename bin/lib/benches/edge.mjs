@@ -7,13 +7,13 @@ import fs from "node:fs";
 import path from "node:path";
 import zlib from "node:zlib";
 
-import { buildEdge, buildModule, bundleEdge } from "../build-edge.mjs";
+import { buildEdge, bundleEdge } from "../build-edge.mjs";
+import { buildJsonwebtoken } from "../jsonwebtoken-wasm.mjs";
 import { modernNode } from "../npm.mjs";
 import { Problem, task } from "../output.mjs";
-import { edgeBuildDir, root } from "../paths.mjs";
+import { edgeBuildDir } from "../paths.mjs";
 import { run as runCommand } from "../processes.mjs";
 import { buildRevocationWasm } from "../revocation-wasm.mjs";
-import { ensureWasmBindgen } from "../rust.mjs";
 import { setUpPackages, setUpRust, setUpWasmBindgen } from "../setup.mjs";
 import { median } from "./load.mjs";
 import { wholeNumber } from "./options.mjs";
@@ -50,9 +50,7 @@ export async function run({ values, dir }) {
   const { sizes } = await task("modules", async (progress) => {
     const { sizes } = await buildEdge({ progress });
     await bundleEdge();
-    const manifest = path.join(root, "edge-verifier", "bench", "jsonwebtoken", "Cargo.toml");
-    const out = path.join(edgeBuildDir, "bench-jsonwebtoken");
-    await buildModule({ name: "bench-jsonwebtoken", crate: "countersign-bench-jsonwebtoken", manifest, out, tool: await ensureWasmBindgen(), progress });
+    await buildJsonwebtoken(progress);
     await buildRevocationWasm(progress);
     return { result: "built", sizes };
   });

@@ -18,11 +18,13 @@ const write = (text) => {
 const output = () => new TextDecoder().decode(new Uint8Array(wasm.memory.buffer, wasm.output_ptr(), wasm.output_len()));
 wasm.configure(write("https://issuer.example"), 5);
 wasm.add_audience(write("https://orders.example"));
+wasm.trust(write("https://partner.example"), 5, 1, 1);
+wasm.trust_text(0, 0, write("https://partners.example"));
 
 /** Takes the policy of that name into force. */
 function load(name) {
   const { routes } = policies[name];
-  assert.equal(wasm.load_policy(write(JSON.stringify(policies[name]))), routes.length);
+  assert.equal(wasm.load_policy(write(JSON.stringify(policies[name]))), routes.length, output());
 }
 
 test("decisions", () => {
@@ -36,13 +38,13 @@ test("decisions", () => {
 test("what a token needs", () => {
   for (const [name, route, bearer, expected] of bearers) {
     load(name);
-    const { audience = "https://orders.example", scope = "", tenant = "33333333-3333-4333-8333-333333333333", agentType = "router" } = bearer;
-    const admitted = wasm.admits(route, write([audience, scope, tenant, agentType].join("\n")));
+    const { audience = "https://orders.example", scope = "", tenant = "33333333-3333-4333-8333-333333333333", agentType = "router", issuer = "https://issuer.example" } = bearer;
+    const admitted = wasm.admits(route, write([issuer, audience, scope, tenant, agentType].join("\n")));
     assert.equal(admitted === 0 ? null : output().split("\n")[0], expected, JSON.stringify(bearer));
     if (expected === "insufficient_scope") assert.match(output(), /^Bearer error="insufficient_scope", .*scope="orders:read/m);
   }
   // Not what a route is, nor what a bearer is.
-  for (const [route, text] of [[99, "a\nb\n33333333-3333-4333-8333-333333333333\nrouter"], [0, "a"], [0, "a\norders:read\nnobody\nrouter"]]) {
+  for (const [route, text] of [[99, "https://issuer.example\na\nb\n33333333-3333-4333-8333-333333333333\nrouter"], [0, "a"], [0, "https://issuer.example\na\norders:read\nnobody"]]) {
     assert.equal(wasm.admits(route, write(text)), -1);
   }
 });
@@ -56,6 +58,12 @@ test("mistakes", () => {
   const foreign = { version: 1, routes: [{ path: "/", audience: "https://other.example" }] };
   assert.equal(wasm.load_policy(write(JSON.stringify(foreign))), -1);
   assert.equal(output(), "routes[0].audience: https://other.example is not in AUDIENCE");
+  const stranger = { version: 1, routes: [{ path: "/", issuers: ["https://partner.example", "https://third.example"] }] };
+  assert.equal(wasm.load_policy(write(JSON.stringify(stranger))), -1);
+  assert.equal(output(), "routes[0].issuers: https://third.example is not ISSUER_URL, nor in TRUSTED_ISSUERS");
   // What is in force stays.
   assert.equal(wasm.route(3, write("GET/x")), 0);
+  // Other issuers' audiences are theirs to be asked for.
+  const partners = { version: 1, routes: [{ path: "/", issuers: ["https://partner.example"], audience: "https://partners.example" }] };
+  assert.equal(wasm.load_policy(write(JSON.stringify(partners))), 1);
 });

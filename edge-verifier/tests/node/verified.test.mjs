@@ -130,16 +130,16 @@ describe("a token that is shown again", () => {
 test("the table is bounded, and says which tokens are gone, each once", () => {
   const gone = [];
   const table = new VerifiedTokens((held) => gone.push(held));
-  const entry = (held) => ({ verdict: undefined, held, from: 0, until: 1, generation: 0 });
+  const entry = (token, held) => ({ token, verdict: undefined, held, from: 0, until: 1, generation: 0 });
   for (let n = 0; n < 10_000; n++) {
-    table.set(`t${n}`, entry(n));
+    table.set(entry(`t${n}`, n));
     // One is asked for all the time, and stays.
     assert.equal(table.get("t0")?.held, 0, `after ${n}`);
   }
   const kept = 10_000 - gone.length;
   assert.ok(kept >= 2_048 && kept <= 4_096, `${kept} are kept`);
   assert.equal(new Set(gone).size, gone.length);
-  table.set("t0", entry(10_000));
+  table.set(entry("t0", 10_000));
   assert.equal(gone.at(-1), 0, "replaced");
   table.clear();
   assert.equal(gone.length, 10_001);
@@ -150,10 +150,28 @@ test("the table is bounded by what it holds, too", () => {
   let held = 0;
   const table = new VerifiedTokens(() => (held -= 1));
   for (let n = 0; n < 3_000; n++) {
-    const token = `${n}`.padEnd(8_000, "x");
-    table.set(token, { verdict: undefined, held: n, from: 0, until: 1, generation: 0 });
+    const token = `${n}`.padStart(8_000, "x");
+    table.set({ token, verdict: undefined, held: n, from: 0, until: 1, generation: 0 });
     held += 1;
     assert.ok(held * 8_000 <= 4 * 1024 * 1024 + 16_000, `${held} of 8,000 characters`);
   }
   assert.ok(held > 200, `${held} are kept`);
+});
+
+test("a token that ends like a kept one isn't it", () => {
+  const gone = [];
+  const table = new VerifiedTokens((held) => gone.push(held));
+  const [one, other] = ["a", "b"].map((begin) => begin.padEnd(400, "x"));
+  const entry = (token, held) => ({ token, verdict: undefined, held, from: 0, until: 1, generation: 0 });
+  table.set(entry(one, 0));
+  assert.equal(table.get(other), undefined);
+  assert.equal(table.get(one)?.held, 0);
+  table.set(entry(other, 1));
+  assert.deepEqual(gone, [0]);
+  assert.equal(table.get(one), undefined);
+  assert.equal(table.get(other)?.held, 1);
+  // However it came by: what is asked about is compared in full.
+  for (let n = 0; n < 2_048; n++) table.set(entry(`${n}`.padStart(400, "y"), n + 2));
+  assert.equal(table.get(one), undefined, "from the older half");
+  assert.equal(table.get(other)?.held, 1);
 });

@@ -15,6 +15,7 @@ import { startSystem, testServer } from "../../../bin/lib/testing.mjs";
 import { FakeIssuer, makeKey } from "../fake-issuer.mjs";
 
 const entry = fileURLToPath(new URL("faulty-edge.ts", import.meta.url));
+const hubEntry = fileURLToPath(new URL("shifted-hub.ts", import.meta.url));
 /** How old an isolate's knowledge may be before requests are refused with 503 (edge-verifier/entry/revocations.ts). */
 const USABLE_MS = 30_000;
 /** How soon after a fault has ended all must be as it should: an isolate asks again after 250 ms, an issuer after a few seconds. */
@@ -34,6 +35,7 @@ async function startWorld(options = {}) {
   const system = await startSystem({
     ...options,
     edgeEntry: entry,
+    hubEntry,
     proxied: true,
     issuer: { TOKEN_SIGNING_ALGORITHM: "EdDSA", ...options.issuer },
     edge: { MOODS_URL: `http://127.0.0.1:${telling.address().port}`, ...options.edge },

@@ -1,29 +1,16 @@
 // The edge as it is, on a host whose clock is wrong, whose KV fails or whose hub is gone, as faults.test.mjs says.
 
 import { env as host } from "cloudflare:workers";
+import "./shifted-clock.ts";
 import edge from "../../entry/index.ts";
 import type { Env } from "../../entry/settings.ts";
 
-export { RevocationHub } from "../../entry/hub.ts";
-
 interface Faults extends Env {
-  /** By how much the clock is ahead. */
-  readonly CLOCK_SHIFT_MS?: string;
   /** Where it is said how KV and the hub are now: `{"kv": "…", "hub": "…"}`. */
   readonly MOODS_URL: string;
 }
 
-const { CLOCK_SHIFT_MS = "0", MOODS_URL } = host as Faults;
-const realNow = Date.now.bind(Date);
-if (CLOCK_SHIFT_MS !== "0") {
-  const now = () => realNow() + Number(CLOCK_SHIFT_MS);
-  // `new Date()` too: what is compiled from Rust asks that way.
-  globalThis.Date = new Proxy(Date, {
-    construct: (target, args: []) => (args.length === 0 ? new target(now()) : new target(...args)),
-    get: (target, name) => (name === "now" ? now : Reflect.get(target, name)),
-  });
-}
-
+const { MOODS_URL } = host as Faults;
 async function mood(of: "kv" | "hub"): Promise<string> {
   return ((await (await fetch(MOODS_URL)).json()) as Record<string, string>)[of] ?? "is well";
 }

@@ -19,6 +19,7 @@ describe("gateway", () => {
     assert.equal(response.status, 200);
     const { url, headers } = await response.json();
     assert.equal(url, "/base/reports/7?full=1&x=%2F");
+    assert.equal(headers["x-countersign-issuer"], world.issuer.url);
     assert.equal(headers["x-countersign-agent"], claims.sub);
     assert.equal(headers["x-countersign-tenant"], claims.tenant_id);
     assert.equal(headers["x-countersign-credential"], claims.credential_id);
@@ -43,7 +44,7 @@ describe("gateway", () => {
     assert.equal(seen["x-countersign-scope"], "reports:read");
     assert.deepEqual(
       Object.keys(seen).filter((name) => /countersign/.test(name)).sort(),
-      ["agent", "agent-type", "credential", "jti", "scope", "tenant"].map((name) => `x-countersign-${name}`),
+      ["agent", "agent-type", "credential", "issuer", "jti", "scope", "tenant"].map((name) => `x-countersign-${name}`),
     );
   });
 

@@ -10,6 +10,7 @@ export const PUSH_SECRET = "a push secret for tests";
 export async function startWorld({ vars = {}, persist, isolates } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
+  const stopAll = (...started) => Promise.all(started.map((part) => part.stop()));
   const edge = await startEdge({
     persist,
     isolates,
@@ -21,6 +22,10 @@ export async function startWorld({ vars = {}, persist, isolates } = {}) {
       HUB_PUSH_SECRET: PUSH_SECRET,
       ...vars,
     },
+  }).catch(async (error) => {
+    // What is left open would keep the test's process.
+    await stopAll(issuer, upstream);
+    throw error;
   });
   let beating;
   const world = {
@@ -62,7 +67,7 @@ export async function startWorld({ vars = {}, persist, isolates } = {}) {
     },
     async stop() {
       clearInterval(beating);
-      await Promise.all([edge.stop(), upstream.stop(), issuer.stop()]);
+      await stopAll(edge, upstream, issuer);
     },
   };
   return world;

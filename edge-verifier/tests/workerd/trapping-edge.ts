@@ -1,23 +1,10 @@
-// The edge, with traps on demand: `GET /__trap/hub` has the hub's module fail in the middle of its next push, `GET /__trap/verifier` the verifier's
-// when it takes its next head. What has trapped once traps at every call.
+// The edge, with a trap on demand: `GET /__trap/verifier` has the verifier's module fail when it takes its next head; `/__trap/hub` is trapping-hub.ts's.
+// What has trapped once traps at every call.
 
 import edge from "../../entry/index.ts";
+import type { Env } from "../../entry/settings.ts";
 
-export { RevocationHub } from "../../entry/hub.ts";
-
-const traps = { hub: false, verifier: false };
-
-// Only the hub's module makes dates without arguments.
-const { Date: HostDate } = globalThis;
-globalThis.Date = new Proxy(HostDate, {
-  construct(target, args: []) {
-    if (args.length === 0 && traps.hub) {
-      traps.hub = false;
-      throw new WebAssembly.RuntimeError("unreachable, for the test");
-    }
-    return new target(...args);
-  },
-});
+let isSet = false;
 
 const { Instance: HostInstance } = WebAssembly;
 function TrappingInstance(module: WebAssembly.Module, imports: WebAssembly.Imports) {
@@ -27,8 +14,8 @@ function TrappingInstance(module: WebAssembly.Module, imports: WebAssembly.Impor
   const trapping = ([name, value]: [string, unknown]) => {
     if (typeof value !== "function") return [name, value];
     const call = (...args: unknown[]): unknown => {
-      if (name === "finish_head" && traps.verifier) {
-        traps.verifier = false;
+      if (name === "finish_head" && isSet) {
+        isSet = false;
         hasTrapped = true;
       }
       if (hasTrapped) throw new WebAssembly.RuntimeError("unreachable, for the test");
@@ -41,10 +28,15 @@ function TrappingInstance(module: WebAssembly.Module, imports: WebAssembly.Impor
 Object.assign(WebAssembly, { Instance: TrappingInstance });
 
 export default {
-  fetch(request: Request, env: never, ctx: ExecutionContext): Response | Promise<Response> {
-    const [, what] = /^\/__trap\/(hub|verifier)$/.exec(new URL(request.url).pathname) ?? [];
-    if (what === undefined) return edge.fetch(request as never, env, ctx);
-    traps[what as keyof typeof traps] = true;
-    return new Response("set");
+  fetch(request: Request, env: Env, ctx: ExecutionContext): Response | Promise<Response> {
+    switch (new URL(request.url).pathname) {
+      case "/__trap/hub":
+        return env.HUB_DOOR.fetch(request);
+      case "/__trap/verifier":
+        isSet = true;
+        return new Response("set");
+      default:
+        return edge.fetch(request as never, env, ctx);
+    }
   },
 };

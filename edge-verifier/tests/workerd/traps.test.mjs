@@ -17,6 +17,7 @@ before(async () => {
   await new Promise((resolve) => upstream.listen(0, "127.0.0.1", resolve));
   edge = await startEdge({
     entry: path.join(import.meta.dirname, "trapping-edge.ts"),
+    hubEntry: path.join(import.meta.dirname, "trapping-hub.ts"),
     whole: true,
     vars: {
       ISSUER_URL: issuer.url, AUDIENCE, UPSTREAM_URL: `http://127.0.0.1:${upstream.address().port}`,

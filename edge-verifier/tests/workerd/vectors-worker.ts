@@ -4,11 +4,10 @@ import { Verifier } from "../../entry/verifier.ts";
 import { startVerifier } from "../../entry/wasm.ts";
 import { runVectors } from "../vectors.mjs";
 
-export { RevocationHub } from "../../entry/hub.ts";
-
 export default {
   async fetch(request: Request): Promise<Response> {
     const { vectors, revocations } = (await request.json()) as { vectors: object; revocations: object };
-    return Response.json(await runVectors(new Verifier(startVerifier()), vectors, revocations));
+    const wasm = startVerifier();
+    return Response.json(await runVectors(new Verifier(wasm), wasm, vectors, revocations));
   },
 };

@@ -8,6 +8,7 @@
 
 pub mod route_policy;
 mod slots;
+pub mod trusted;
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -18,6 +19,7 @@ use countersign_shared::oauth::challenge;
 use countersign_shared::revocation::{
     Base, Delta, FormatError, Head, HeadError, Part, PreparedHead, RevokedSet, hex,
 };
+use countersign_shared::trusted::{PreparedForeign, TrustedIssuer};
 use countersign_shared::verify::Audiences;
 use countersign_shared::{
     Claims, Jti, KeySet, KeyStatement, KeyStatementError, Policy, Prepared, Refusal, Signature, UnixTime,
@@ -34,6 +36,10 @@ struct Verifier {
     policy: Option<Policy>,
     token_keys: KeySet,
     head_keys: KeySet,
+    /// Other issuers, each with its own keys: none of theirs can be taken for one of ours, whatever it is called.
+    trusted: Vec<(TrustedIssuer, KeySet)>,
+    /// Those of an issuer that there isn't.
+    no_keys: KeySet,
     /// Of the newest key statement that was taken into force: epoch and version.
     key_position: Option<(u64, u64)>,
     pending: Slots<Pending>,
@@ -51,6 +57,8 @@ const MAX_AWAITING: usize = 4;
 /// A statement between its first step and its last.
 enum Pending {
     Token(Prepared),
+    /// Of the trusted issuer of that number.
+    Foreign(usize, PreparedForeign),
     Head(PreparedHead),
     Keys(PreparedKeyStatement),
 }
@@ -125,7 +133,7 @@ pub fn add_audience(length: usize) -> i32 {
 }
 
 /// Replaces the keys of one purpose by the JWK Set in the input: tokens (0) or heads (1); or adds to those of tokens the ones that aren't there
-/// (2). The number of keys of that purpose, or −1 with the reason in the output; then the keys stay as they were.
+/// (2). From 3 on purposes are trusted issuers' ([`trusted::load_issuer_keys`]). The number of keys of that purpose, or −1 with the reason in the output; then the keys stay as they were.
 #[wasm_bindgen]
 pub fn load_keys(purpose: u32, length: usize) -> i32 {
     with(|verifier| match KeySet::parse(verifier.input.get(..length).unwrap_or_default()) {
@@ -326,6 +334,7 @@ fn part(part: Option<Part>) -> &'static str {
 pub fn pending_key(handle: usize) -> usize {
     with(|verifier| match verifier.pending.get(handle) {
         Some(Pending::Token(token)) => token.key_index(),
+        Some(Pending::Foreign(_, token)) => token.key_index(),
         Some(Pending::Head(head)) => head.key_index(),
         Some(Pending::Keys(keys)) => keys.key_index(),
         None => usize::MAX,
@@ -339,6 +348,7 @@ pub fn pending_signing_input(handle: usize) -> usize {
         let Verifier { pending, input, .. } = verifier;
         match pending.get(handle) {
             Some(Pending::Token(token)) => token.signing_input(input).len(),
+            Some(Pending::Foreign(_, token)) => token.signing_input(input).len(),
             Some(Pending::Head(head)) => head.signing_input(input).len(),
             Some(Pending::Keys(keys)) => keys.signing_input(input).len(),
             None => 0,
@@ -352,6 +362,7 @@ pub fn pending_signature(handle: usize) {
     with(|verifier| {
         verifier.output = match verifier.pending.get(handle) {
             Some(Pending::Token(token)) => token.signature().to_vec(),
+            Some(Pending::Foreign(_, token)) => token.signature().to_vec(),
             Some(Pending::Head(head)) => head.signature().to_vec(),
             Some(Pending::Keys(keys)) => keys.signature().to_vec(),
             None => Vec::new(),
@@ -494,8 +505,12 @@ impl Verifier {
         self.current.as_ref().filter(is_usable).map(|(_, revoked)| revoked)
     }
 
-    const fn keys(&self, purpose: u32) -> &KeySet {
-        if purpose == 1 { &self.head_keys } else { &self.token_keys }
+    fn keys(&self, purpose: u32) -> &KeySet {
+        match purpose.checked_sub(trusted::FIRST_PURPOSE) {
+            Some(issuer) => self.trusted.get(issuer as usize).map_or(&self.no_keys, |(_, keys)| keys),
+            None if purpose == 1 => &self.head_keys,
+            None => &self.token_keys,
+        }
     }
 
     fn count(&self, purpose: u32) -> i32 {
@@ -567,12 +582,17 @@ fn describe(claims: &Claims, output: &mut Vec<u8>) {
     output.clear();
     // A vector takes whatever is written.
     _ = write!(output, "{subject}\n{tenant}\n{credential}\n{agent_type}\n{jti}\n");
-    for (place, scope) in claims.scope.iter().enumerate() {
+    describe_grant(&claims.scope, claims.expires_at, &claims.audience, output);
+}
+
+/// The lines about scope, `exp` and audiences.
+fn describe_grant(scopes: &[String], expires_at: UnixTime, audience: &[String], output: &mut Vec<u8>) {
+    for (place, scope) in scopes.iter().enumerate() {
         output.extend_from_slice(if place > 0 { b" " } else { b"" });
         output.extend_from_slice(scope.as_bytes());
     }
-    _ = write!(output, "\n{}\n", claims.expires_at.0);
-    route_policy::write_audiences(claims, output);
+    _ = write!(output, "\n{}\n", expires_at.0);
+    route_policy::write_audiences(audience, output);
 }
 
 const fn signature(is_valid: bool) -> Signature {

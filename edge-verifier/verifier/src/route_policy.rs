@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use countersign_shared::oauth::challenge;
 use countersign_shared::route_policy::{Access, Bearer, Decision, Lack, RoutePolicy};
 use countersign_shared::verify::Audiences;
-use countersign_shared::{Claims, Policy, Refusal};
+use countersign_shared::{Policy, Refusal};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 thread_local! {
     static ROUTES: RefCell<Option<RoutePolicy>> = const { RefCell::new(None) };
 }
 
-/// Takes the policy in the input into force; the audiences must be known. The number of its routes, or −1 with all that is wrong with it in the output, a line each.
+/// Takes the policy in the input into force; the audiences and the trusted issuers must be known. The number of its routes, or −1 with all that is wrong with it in the output, a line each.
 #[wasm_bindgen]
 pub fn load_policy(length: usize) -> i32 {
     super::with(|verifier| {
@@ -26,17 +26,30 @@ pub fn load_policy(length: usize) -> i32 {
             }
         };
         // A token for it never gets as far as the route.
-        let own = match &verifier.policy {
-            Some(Policy { audiences: Audiences::OneOf(own), .. }) => own.as_slice(),
-            _ => &[],
+        let (own_issuer, own) = match &verifier.policy {
+            Some(Policy { issuer, audiences: Audiences::OneOf(own), .. }) => {
+                (issuer.as_str(), own.as_slice())
+            }
+            _ => ("", &[][..]),
+        };
+        let theirs = &verifier.trusted;
+        let is_known_issuer =
+            |name: &str| name == own_issuer || theirs.iter().any(|(issuer, _)| issuer.issuer == name);
+        let is_known_audience = |name: &String| {
+            own.contains(name) || theirs.iter().any(|(issuer, _)| issuer.audiences.contains(name))
         };
         for route in policy.routes() {
             let Access::Token(needed) = &route.access else { continue };
-            if let Some(foreign) = needed.audience.iter().find(|audience| !own.contains(audience)) {
-                verifier.output =
-                    format!("routes[{}].audience: {foreign} is not in AUDIENCE", route.place).into_bytes();
-                return -1;
-            }
+            let (member, name, place) =
+                if let Some(name) = needed.issuers.iter().find(|name| !is_known_issuer(name)) {
+                    ("issuers", name, "ISSUER_URL, nor in TRUSTED_ISSUERS")
+                } else if let Some(name) = needed.audience.iter().find(|name| !is_known_audience(name)) {
+                    ("audience", name, "in AUDIENCE")
+                } else {
+                    continue;
+                };
+            verifier.output = format!("routes[{}].{member}: {name} is not {place}", route.place).into_bytes();
+            return -1;
         }
         let count = i32::try_from(policy.routes().count()).unwrap_or(i32::MAX);
         ROUTES.set(Some(policy));
@@ -77,7 +90,7 @@ pub fn route(method_length: usize, length: usize) -> i32 {
     })
 }
 
-/// Whether a token that holds has what the route needs; the input is a line each of its audiences, scope, tenant and agent type, as `finish` gave them. 0, or −1 with
+/// Whether a token that holds has what the route needs; the input is a line each of its issuer, audiences, scope, tenant and agent type, as `finish` gave them. 0, or −1 with
 /// `reason\nchallenge\ndescription` in the output.
 #[wasm_bindgen]
 pub fn admits(route: usize, length: usize) -> i32 {
@@ -89,13 +102,13 @@ pub fn admits(route: usize, length: usize) -> i32 {
                 .as_ref()
                 .and_then(|policy| policy.route(route))
                 .ok_or((Lack::Tenant, String::new()))?;
-            let &[audience, scope, tenant, agent_type] = lines.as_slice() else {
+            let &[issuer, audience, scope, tenant, agent_type] = lines.as_slice() else {
                 return Err((Lack::Tenant, String::new()));
             };
             let audience: Vec<&str> = audience.split(' ').collect();
             let scopes: Vec<&str> = scope.split(' ').collect();
-            let tenant = tenant.parse().map_err(|_| (Lack::Tenant, String::new()))?;
-            let bearer = Bearer { audience: &audience, scopes: &scopes, tenant, agent_type };
+            let is_ours = verifier.policy.as_ref().is_some_and(|policy| policy.issuer == issuer);
+            let bearer = Bearer { issuer, is_ours, audience: &audience, scopes: &scopes, tenant, agent_type };
             route.admits(&bearer).map_err(|lack| match &route.access {
                 Access::Token(needed) => (lack, needed.scopes.join(" ")),
                 _ => (lack, String::new()),
@@ -103,6 +116,9 @@ pub fn admits(route: usize, length: usize) -> i32 {
         });
         let Err((lack, scopes)) = lack else { return 0 };
         let (reason, challenge, description) = match lack {
+            Lack::Issuer => {
+                ("wrong_issuer", String::new(), "Tokens of this issuer have no access to this route")
+            }
             Lack::Audience => {
                 ("wrong_audience", String::new(), "The token is for another audience than this route's")
             }
@@ -122,9 +138,9 @@ pub fn admits(route: usize, length: usize) -> i32 {
 }
 
 /// Appends the audiences of a token, separated by spaces. One with a space or the like can't be a route's.
-pub(crate) fn write_audiences(claims: &Claims, output: &mut Vec<u8>) {
+pub(crate) fn write_audiences(audiences: &[String], output: &mut Vec<u8>) {
     let start = output.len();
-    for audience in &claims.audience {
+    for audience in audiences {
         if audience.bytes().all(|byte| byte.is_ascii_graphic()) {
             output.extend_from_slice(if output.len() > start { b" " } else { b"" });
             output.extend_from_slice(audience.as_bytes());

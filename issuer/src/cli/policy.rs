@@ -241,7 +241,7 @@ fn line_of(lines: &BTreeMap<String, usize>, problem: &Problem) -> usize {
 }
 
 fn needs(access: &Access) -> String {
-    let Access::Token(Requirements { audience, scopes, tenants, agent_types, staleness }) = access else {
+    let Access::Token(Requirements { issuers, audience, scopes, tenants, agent_types, staleness }) = access else {
         return if *access == Access::Denied { "denied" } else { "nothing (anonymous)" }.to_owned();
     };
     let mut needs = vec!["a token".to_owned()];
@@ -250,10 +250,10 @@ fn needs(access: &Access) -> String {
             needs.push(format!("{what} {}", words.join(between)));
         }
     };
+    also("from", issuers, " or ");
     also("for", audience, " or ");
     also("with", scopes, " and ");
-    let tenants: Vec<String> = tenants.iter().map(ToString::to_string).collect();
-    also("of tenant", &tenants, " or ");
+    also("of tenant", tenants, " or ");
     also("of a", agent_types, " or ");
     let unknown = if staleness.serve_unknown { "then served unknown" } else { "then refused" };
     needs.push(format!("revocations {} s fresh, {} s usable, {unknown}", staleness.fresh, staleness.usable));

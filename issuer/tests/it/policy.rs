@@ -57,6 +57,19 @@ fn a_sound_policy_is_listed_by_specificity() {
 }
 
 #[test]
+fn whose_tokens_a_route_takes_is_said() {
+    let policy = r#"{ "version": 1, "routes": [
+      { "path": "/partners/**", "issuers": ["https://a.example", "https://b.example"], "tenants": ["acme"], "audience": "https://api.example" }
+    ] }"#;
+    let file = File::new("issuers", policy);
+    let said = Cli::bare().run(&["policy", "check", file.path()]).expect_success();
+    assert!(
+        said.contains("a token, from https://a.example or https://b.example, for https://api.example, of tenant acme, revocations"),
+        "{said}"
+    );
+}
+
+#[test]
 fn mistakes_are_said_with_their_lines() {
     for (name, text, expected) in [
         (

@@ -171,7 +171,7 @@ for (const alg of ["RS384", "RS512", "PS384", "ES384", "ES256K", "HS512", "rs256
   expect("unsupported_algorithm", `alg ${JSON.stringify(alg)}`, signed(json(header({ alg })), json(claims())));
 }
 expect("bad_signature", "signed by a stranger under our kid", signed(json(header()), json(claims()), "RS256", stranger.privateKey));
-expect("bad_signature", "the stranger's key comes along as jwk", signed(json(header({ jwk: stranger.publicKey.export({ format: "jwk" }) })), json(claims()), "RS256", stranger.privateKey));
+expect("malformed", "the stranger's key comes along as jwk", signed(json(header({ jwk: stranger.publicKey.export({ format: "jwk" }) })), json(claims()), "RS256", stranger.privateKey));
 expect("bad_signature", "the stranger's key comes along by jku", signed(json(header({ jku: "https://evil.example/jwks.json" })), json(claims()), "RS256", stranger.privateKey));
 expect("bad_signature", "RS256 with a SHA-1 signature", `${goodInput}.${b64(createSign("sha1").update(goodInput).sign(keys.RS256.privateKey))}`);
 expect("bad_signature", "RS256 with a SHA-512 signature", `${goodInput}.${b64(createSign("sha512").update(goodInput).sign(keys.RS256.privateKey))}`);
@@ -218,7 +218,31 @@ for (const [name, changes, verdict] of [
   ["typ in full", { typ: "application/at+jwt" }, "accept"],
   ["typ in capitals", { typ: "AT+JWT" }, "accept"],
   ["an unknown parameter", { "x-note": "ignored (RFC 7515 §4)" }, "accept"],
-  ["a jwk that must be ignored", { jwk: stranger.publicKey.export({ format: "jwk" }) }, "accept"],
+  ["jku", { jku: "https://issuer.example/jwks.json" }, "accept"],
+  ["x5u", { x5u: "https://issuer.example/chain.pem" }, "accept"],
+  ["x5t", { x5t: "dGh1bWI", "x5t#S256": "dGh1bWI" }, "accept"],
+  ["x5c", { x5c: ["MIIB"] }, "accept"],
+  ["cty", { cty: "json" }, "accept"],
+  ["b64 that isn't marked critical", { b64: false }, "accept"],
+  ["a jwk", { jwk: stranger.publicKey.export({ format: "jwk" }) }, "malformed"],
+  ["our own jwk", { jwk: jwks.keys[0] }, "malformed"],
+  ["jwk null", { jwk: null }, "malformed"],
+  ["jku a number", { jku: 1 }, "malformed"],
+  ["x5u null", { x5u: null }, "malformed"],
+  ["x5t an array", { x5t: ["dGh1bWI"] }, "malformed"],
+  ["x5t#S256 a number", { "x5t#S256": 1 }, "malformed"],
+  ["x5c a string", { x5c: "MIIB" }, "malformed"],
+  ["x5c of numbers", { x5c: [1] }, "malformed"],
+  ["cty an object", { cty: {} }, "malformed"],
+  ["zip true", { zip: true }, "malformed"],
+  ["enc a number", { enc: 1 }, "malformed"],
+  ["nonce a number", { nonce: 1 }, "malformed"],
+  ["url a number", { url: 1 }, "malformed"],
+  ["typ of a DPoP proof", { typ: "dpop+jwt" }, "wrong_type"],
+  ["typ of a logout token", { typ: "logout+jwt" }, "wrong_type"],
+  ["typ of a client's assertion", { typ: "client-authentication+jwt" }, "wrong_type"],
+  ["typ of a key statement", { typ: "jwk-set+jwt" }, "wrong_type"],
+  ["typ of an introspection response", { typ: "token-introspection+jwt" }, "wrong_type"],
   ["crit with an unknown extension", { crit: ["x"], x: 1 }, "critical_extension"],
   ["crit b64", { crit: ["b64"], b64: false }, "critical_extension"],
   ["crit exp", { crit: ["exp"], exp: EXP }, "critical_extension"],
@@ -401,14 +425,279 @@ expect("malformed", "payload: not UTF-8", signed(json(header()), b64(Buffer.from
 expect("missing_claim", "payload: an empty object", signed(json(header()), b64("{}")));
 expect("invalid_claim", "payload: exp in exponent form", signed(json(header()), b64(text.replace(`"exp":${EXP}`, `"exp":${EXP / 1e8}e8`))));
 
+// Bound to a key: whatever the method, and whatever it is (RFC 7800 §3, RFC 8705 §3.1, RFC 9449 §6.1).
+for (const [name, cnf] of Object.entries({
+  "jkt, as of DPoP": { jkt: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" },
+  "x5t#S256, as of mutual TLS": { "x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2" },
+  "jwk": { jwk: jwks.keys[3] },
+  "kid": { kid: "ed" },
+  "jku": { jku: "https://issuer.example/keys", kid: "ed" },
+  "of an unknown method": { x: 1 },
+  "empty": {},
+  "null": null,
+  "a string": "jkt",
+  "false": false,
+  "an array": [],
+})) {
+  expect("proof_required", `cnf: ${name}`, withClaims({ cnf }));
+}
+for (const alg of Object.keys(keys)) expect("proof_required", `cnf: under ${alg}`, withClaims({ cnf: { jkt: "x" } }, alg));
+expect("bad_signature", "cnf: with a signature that doesn't hold", `${withClaims({ cnf: {} }).slice(0, -8)}AAAAAAAA`);
+expect("proof_required", "cnf: its name escaped", signed(json(header()), b64(`${text.slice(0, -1)},"c\\u006ef":{}}`)));
+accept("cnf: in another case, which is another claim", withClaims({ CNF: {} }));
+
+// Algebra of ECDSA and EdDSA: what is a signature by one equation and not by another.
+{
+  const order = BigInt("0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+  const token = withClaims({}, "ES256");
+  const [h, p, s] = token.split(".");
+  const bytes = Buffer.from(s, "base64url");
+  const number = (from) => BigInt(`0x${bytes.subarray(from, from + 32).toString("hex")}`);
+  const with32 = (value) => Buffer.from(value.toString(16).padStart(64, "0"), "hex");
+  const [r, second] = [number(0), number(32)];
+  const signature = (first, last) => `${h}.${p}.${b64(Buffer.concat([with32(first), with32(last)]))}`;
+  accept("ES256: s", signature(r, second));
+  accept("ES256: n − s, which holds as well (docs/design.md)", signature(r, order - second));
+  expect("bad_signature", "ES256: r of 0", signature(0n, second));
+  expect("bad_signature", "ES256: s of 0", signature(r, 0n));
+  expect("bad_signature", "ES256: r of n", signature(order, second));
+  expect("bad_signature", "ES256: s of n", signature(r, order));
+  expect("bad_signature", "ES256: r and s exchanged", signature(second, r));
+  // What is larger than the order by it has another spelling, where it fits into 32 bytes.
+  if (second + order < 1n << 256n) expect("bad_signature", "ES256: s + n", signature(r, second + order));
+}
+{
+  const order = (1n << 252n) + 27742317777372353535851937790883648493n;
+  const token = withClaims({}, "EdDSA");
+  const [h, p, s] = token.split(".");
+  const bytes = Buffer.from(s, "base64url");
+  const second = BigInt(`0x${Buffer.from(bytes.subarray(32)).reverse().toString("hex")}`);
+  const little = (value) => Buffer.from(value.toString(16).padStart(64, "0"), "hex").reverse();
+  const signature = (r, last) => `${h}.${p}.${b64(Buffer.concat([r, little(last)]))}`;
+  expect("bad_signature", "EdDSA: S + L (RFC 8032 §5.1.7)", signature(bytes.subarray(0, 32), second + order));
+  expect("bad_signature", "EdDSA: R the neutral element, S of 0", signature(Buffer.from([1, ...Array(31).fill(0)]), 0n));
+  expect("bad_signature", "EdDSA: R in another spelling", signature(Buffer.alloc(32, 0xff), second));
+}
+
+// Every place of a token, spoiled: whatever it is refused for, it is refused. (A letter of the header may spoil JSON, kid, alg or typ.)
+// Counted under one verdict: "refuse" stands for any reason.
+for (const alg of Object.keys(keys)) {
+  const token = withClaims({}, alg);
+  for (let place = 0; place < token.length; place += Math.ceil(token.length / 40)) {
+    const letter = token[place] === "." ? "_" : token[place] === "A" ? "B" : "A";
+    expect("refuse", `${alg}: character ${place} exchanged`, token.slice(0, place) + letter + token.slice(place + 1));
+    expect("refuse", `${alg}: character ${place} left out`, token.slice(0, place) + token.slice(place + 1));
+    expect("refuse", `${alg}: character ${place} doubled`, token.slice(0, place) + token[place] + token.slice(place));
+  }
+}
+
+// The documents' own examples. None of them is an access token of ours: what they show is that nothing of theirs is mistaken for one.
+const es256OfRfc7515 = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+for (const [name, token, verdict] of [
+  ["RFC 7515 §A.1, HS256", "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "unsupported_algorithm"],
+  ["RFC 7515 §A.3, ES256 without typ", `${es256OfRfc7515}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q`, "malformed"],
+  ["RFC 7515 §A.4, ES512", "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AA", "unsupported_algorithm"],
+  ["RFC 7515 §A.5, unsecured", "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.", "unsupported_algorithm"],
+  ["RFC 7515 §A.6, general JSON serialization", '{"payload":"eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ","signatures":[{"protected":"eyJhbGciOiJFUzI1NiJ9","header":{"kid":"e9bc097a-ce51-4036-9562-d2ade882db0d"},"signature":"DtEhU3lj"}]}', "malformed"],
+  ["RFC 7515 §E, a critical extension", `${b64('{"alg":"none",\r\n "crit":["http://example.invalid/UNDEFINED"],\r\n "http://example.invalid/UNDEFINED":true\r\n}')}.RkFJTA.`, "unsupported_algorithm"],
+  ["RFC 7519 §3.1", "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "unsupported_algorithm"],
+  ["RFC 7519 §6.1, unsecured", "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.", "unsupported_algorithm"],
+  ["RFC 7520 §4.1's header, RS256 without typ", `${json({ alg: "RS256", kid: "bilbo.baggins@hobbiton.example" })}.${json(claims())}.AA`, "malformed"],
+  ["RFC 7520 §4.2's header, PS384", `${json({ alg: "PS384", kid: "bilbo.baggins@hobbiton.example" })}.${json(claims())}.AA`, "unsupported_algorithm"],
+  ["RFC 7520 §4.3's header, ES512", `${json({ alg: "ES512", kid: "bilbo.baggins@hobbiton.example" })}.${json(claims())}.AA`, "unsupported_algorithm"],
+  ["RFC 7520 §4.4's header, HS256", `${json({ alg: "HS256", kid: "018c0ae5-4d9b-471b-bfd6-eef314bc7037" })}.${json(claims())}.AA`, "unsupported_algorithm"],
+  ["RFC 7797 §4.1, detached and unencoded", `${b64('{"alg":"HS256","b64":false,"crit":["b64"]}')}..A5dxf2s96_n5FLueVuW1Z_vh161FwXZC4YLPff6dmDY`, "unsupported_algorithm"],
+  ["RFC 8037 §A.4", "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg", "malformed"],
+]) {
+  expect(verdict, `${name}`, token);
+}
+// RFC 9068 §2.2's example, made ours: signed as its header says, with the claims that it has and ours lacks.
+expect("unknown_key", "RFC 9068 §2.2's header", signed(json({ typ: "at+JWT", alg: "RS256", kid: "RjEwOwOA" }), json(claims())));
+expect("invalid_claim", "RFC 9068 §2.2's claims", signed(json(header({ typ: "at+JWT" })), json({
+  iss: ISSUER, sub: "5ba552d67", aud: "https://rs.example.com/", exp: 1639528912, iat: 1618354090, jti: "dbe39bf3a3ba4238a513f51d6e1691c4",
+  client_id: "s6BhdRkqt3", scope: "openid profile reademail",
+})));
+
+// ---- Other issuers
+
+const FOREIGN = "https://login.partner.example/tenant";
+const ODD = "urn:partner:jwt";
+const foreignKeys = {
+  // Named as one of ours.
+  RS256: { kid: "rs", ...pair("rsa", { modulusLength: 2048 }) },
+  ES256: { kid: "partner-es", ...pair("ec", { namedCurve: "P-256" }) },
+  EdDSA: { kid: "partner-ed", ...pair("ed25519") },
+};
+const oddKeys = { EdDSA: { kid: "ed", ...pair("ed25519") } };
+const publicSet = (keys, named = true) => ({
+  keys: Object.entries(keys).map(([alg, { kid, publicKey }]) => ({ ...publicKey.export({ format: "jwk" }), kid, use: "sig", ...(named && { alg }) })),
+});
+const trusted = [
+  {
+    settings: { issuer: FOREIGN, jwks_uri: "https://login.partner.example/keys", algorithms: ["RS256", "ES256"] },
+    jwks: {
+      keys: [
+        ...publicSet(foreignKeys).keys,
+        // None of these is sound, and none takes the others down.
+        { kty: "oct", kid: "secret", alg: "HS256", k: "AAAA" },
+        { ...jwks.keys[2], kid: "off-the-curve", y: jwks.keys[2].x },
+      ],
+    },
+  },
+  {
+    settings: {
+      issuer: ODD, jwks_uri: "https://odd.example/keys", algorithms: ["EdDSA"], audiences: ["odd"], typ: ["JWT", "none"], clock_leeway_seconds: 60,
+      agent_claim: "azp", tenant_claim: "org", agent_type: "router", scope_claim: "permissions",
+    },
+    jwks: publicSet(oddKeys, false),
+  },
+];
+const partnerClaims = (changes = {}) => without({
+  iss: FOREIGN, sub: "auth0|5f7c8ec7c33c6c004bbafe82", aud: [AUDIENCE, "https://login.partner.example/userinfo"], iat: NOW - 60, exp: EXP,
+  scope: "reports:read x", azp: "client", ...changes,
+});
+const oddClaims = (changes = {}) => without({
+  iss: ODD, sub: "somebody", azp: "agent-7", org: "acme", aud: "odd", exp: EXP, permissions: ["a:read", "b:write"], ...changes,
+});
+const without = (all) => Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+const partner = (changes = {}, head = {}, alg = "RS256", key = foreignKeys[alg]) =>
+  signed(json(without({ alg, kid: key.kid, typ: "at+jwt", ...head })), json(partnerClaims(changes)), alg, key.privateKey);
+const odd = (changes = {}, head = {}) =>
+  signed(json(without({ alg: "EdDSA", kid: "ed", typ: "JWT", ...head })), json(oddClaims(changes)), "EdDSA", oddKeys.EdDSA.privateKey);
+const foreign = (verdict, name, token, now = NOW, who = undefined) =>
+  cases.push({ name: `foreign: ${name}`, token, now, expect: verdict, ...(who !== undefined && { identity: who }) });
+const PARTNER = { issuer: FOREIGN, agent: "auth0|5f7c8ec7c33c6c004bbafe82", tenant: "", credential: "", agentType: "", scope: "reports:read x", jti: "" };
+const ODDS = { issuer: ODD, agent: "agent-7", tenant: "acme", credential: "", agentType: "router", scope: "a:read b:write", jti: "" };
+
+foreign("accept", "a good token, under a kid that is one of ours too", partner(), NOW, PARTNER);
+foreign("accept", "ES256", partner({}, {}, "ES256"), NOW, PARTNER);
+foreign("accept", "a jti goes along", partner({ jti: "a-b.c" }), NOW, { ...PARTNER, jti: "a-b.c" });
+foreign("accept", "without iat", partner({ iat: undefined }), NOW, PARTNER);
+foreign("accept", "without scope", partner({ scope: undefined }), NOW, { ...PARTNER, scope: "" });
+foreign("accept", "scope an array", partner({ scope: ["reports:read", "x"] }), NOW, PARTNER);
+foreign("accept", "mapped claims, a key without alg", odd(), NOW, ODDS);
+foreign("accept", "without typ, where that is allowed", odd({}, { typ: undefined }), NOW, ODDS);
+foreign("accept", "a leeway of its own", odd({ iat: NOW + 60, nbf: NOW + 60 }), NOW, ODDS);
+
+// Neither is taken for the other, whatever the keys are called.
+foreign("bad_signature", "their name, our key", signed(json(header()), json(partnerClaims()), "RS256").replace(/.{4}$/, "AAAA"));
+foreign("bad_signature", "their name, signed by us", signed(json(header()), json(partnerClaims({ ...claims(), iss: FOREIGN }))));
+foreign("bad_signature", "our name, signed by them", signed(json(header()), json(claims()), "RS256", foreignKeys.RS256.privateKey));
+foreign("unknown_key", "our name, their kid", signed(json(header({ kid: "partner-es", alg: "ES256" })), json(claims()), "ES256", foreignKeys.ES256.privateKey));
+foreign("unknown_key", "one's name, the other's kid", signed(json({ alg: "ES256", kid: "nobody", typ: "at+jwt" }), json(partnerClaims()), "ES256", foreignKeys.ES256.privateKey));
+foreign("bad_signature", "one's name, the other's key", signed(json({ alg: "EdDSA", kid: "ed", typ: "JWT" }), json(oddClaims()), "EdDSA", keys.EdDSA.privateKey));
+foreign("unsupported_algorithm", "a key that it has, an algorithm that it isn't trusted for", partner({}, {}, "EdDSA"));
+foreign("unknown_key", "its off-curve key", partner({}, { alg: "ES256", kid: "off-the-curve" }, "ES256"));
+foreign("unsupported_algorithm", "its symmetric key", partner({}, { alg: "HS256", kid: "secret" }));
+foreign("algorithm_mismatch", "another alg than the key's", partner({}, { alg: "ES256", kid: "rs" }, "ES256"));
+foreign("wrong_issuer", "a third issuer's name, signed by us", signed(json(header()), json(claims({ iss: "https://third.example" }))));
+for (const [name, iss, verdict] of [
+  ["a slash more", `${FOREIGN}/`, "bad_signature"],
+  ["in capitals", FOREIGN.toUpperCase(), "bad_signature"],
+  ["an array", [FOREIGN], "bad_signature"],
+  ["absent", undefined, "bad_signature"],
+  ["null", null, "bad_signature"],
+]) {
+  // Of nobody who is trusted; by our own demands it is looked at, and our key of that kid didn't sign it.
+  foreign(verdict, `iss ${name}`, partner({ iss }));
+}
+for (const [name, changes, verdict] of [
+  ["without aud", { aud: undefined }, "missing_claim"],
+  ["aud empty", { aud: [] }, "invalid_claim"],
+  ["aud a number", { aud: 1 }, "invalid_claim"],
+  ["aud of another", { aud: "https://other.example" }, "wrong_audience"],
+  ["aud of the other issuer's tokens", { aud: "odd" }, "wrong_audience"],
+  ["without exp", { exp: undefined }, "missing_claim"],
+  ["exp a string", { exp: String(EXP) }, "invalid_claim"],
+  ["exp fractional", { exp: EXP + 0.5 }, "invalid_claim"],
+  ["exp null", { exp: null }, "invalid_claim"],
+  ["exp now", { exp: NOW }, "expired"],
+  ["exp in a second", { exp: NOW + 1 }, "accept"],
+  ["iat at the leeway", { iat: NOW + LEEWAY }, "accept"],
+  ["iat past the leeway", { iat: NOW + LEEWAY + 1 }, "issued_in_the_future"],
+  ["iat fractional", { iat: NOW - 0.5 }, "invalid_claim"],
+  ["iat at exp", { iat: NOW + 1, exp: NOW + 1 }, "invalid_claim"],
+  ["nbf at the leeway", { nbf: NOW + LEEWAY }, "accept"],
+  ["nbf past the leeway", { nbf: NOW + LEEWAY + 1 }, "not_yet_valid"],
+  ["nbf a string", { nbf: "0" }, "invalid_claim"],
+  ["without sub", { sub: undefined }, "missing_claim"],
+  ["sub a number", { sub: 7 }, "invalid_claim"],
+  ["sub empty", { sub: "" }, "invalid_claim"],
+  ["sub with a newline", { sub: "a\nx-countersign-agent: root" }, "invalid_claim"],
+  ["sub with a space", { sub: "a b" }, "invalid_claim"],
+  ["sub outside ASCII", { sub: "é" }, "invalid_claim"],
+  ["sub of 256", { sub: "a".repeat(256) }, "invalid_claim"],
+  ["sub of 255", { sub: "a".repeat(255) }, "accept"],
+  ["scope with two spaces", { scope: "a  b" }, "invalid_claim"],
+  ["scope a number", { scope: 1 }, "invalid_claim"],
+  ["scope an array with a space in it", { scope: ["a b"] }, "invalid_claim"],
+  ["scope an array with a number", { scope: ["a", 1] }, "invalid_claim"],
+  ["jti a number", { jti: 1 }, "invalid_claim"],
+  ["jti with a newline", { jti: "a\nb" }, "invalid_claim"],
+  ["cnf", { cnf: { jkt: "x" } }, "proof_required"],
+  ["an ID token by nonce", { nonce: "n" }, "wrong_type"],
+  ["an ID token by at_hash", { at_hash: "x" }, "wrong_type"],
+  ["an ID token by c_hash", { c_hash: "x" }, "wrong_type"],
+  ["a logout token", { events: { "http://schemas.openid.net/event/backchannel-logout": {} } }, "wrong_type"],
+]) {
+  foreign(verdict, name, partner(changes));
+}
+for (const [name, head, verdict] of [
+  ["typ JWT, where it isn't allowed", { typ: "JWT" }, "wrong_type"],
+  ["without typ, where that isn't allowed", { typ: undefined }, "malformed"],
+  ["typ null", { typ: null }, "malformed"],
+  ["typ empty", { typ: "" }, "wrong_type"],
+  ["crit", { crit: ["exp"] }, "critical_extension"],
+  ["without kid", { kid: undefined }, "malformed"],
+  ["kid unknown", { kid: "nobody" }, "unknown_key"],
+  ["a jwk comes along", { jwk: jwks.keys[0] }, "malformed"],
+  ["alg none", { alg: "none" }, "unsupported_algorithm"],
+]) {
+  foreign(verdict, name, partner({}, head));
+}
+for (const [name, changes, head, verdict] of [
+  ["typ at+jwt, where it isn't named", {}, { typ: "at+jwt" }, "wrong_type"],
+  ["typ empty, where it may be absent", {}, { typ: "" }, "wrong_type"],
+  ["typ null, where it may be absent", {}, { typ: null }, "malformed"],
+  ["a leeway of its own, passed", { iat: NOW + 61 }, {}, "issued_in_the_future"],
+  ["without the agent's claim", { azp: undefined }, {}, "missing_claim"],
+  ["without the tenant's claim", { org: undefined }, {}, "missing_claim"],
+  ["the tenant's claim a number", { org: 1 }, {}, "invalid_claim"],
+  ["for the edge's audience, which isn't this issuer's", { aud: AUDIENCE }, {}, "wrong_audience"],
+  ["an ID token, where JWT is allowed", { nonce: "n" }, {}, "wrong_type"],
+]) {
+  foreign(verdict, `mapped: ${name}`, odd(changes, head));
+}
+{
+  const token = partner({}, {}, "ES256");
+  const [h, p, s] = token.split(".");
+  for (const [name, spelling] of Object.entries({
+    "padding after the signature": `${token}==`, "a space in the signature": `${h}.${p}.${s.slice(0, 8)} ${s.slice(8)}`, "a newline after": `${token}\n`, "a fourth segment": `${token}.${s}`,
+  })) {
+    foreign("malformed", name, spelling);
+  }
+  for (let place = 0; place < token.length; place += Math.ceil(token.length / 40)) {
+    const letter = token[place] === "." ? "_" : token[place] === "A" ? "B" : "A";
+    foreign("refuse", `character ${place} exchanged`, token.slice(0, place) + letter + token.slice(place + 1));
+  }
+  const twice = b64(`${JSON.stringify(partnerClaims()).slice(0, -1)},"iss":"${ISSUER}"}`);
+  foreign("unknown_key", "iss twice", signed(json({ alg: "ES256", kid: "partner-es", typ: "at+jwt" }), twice, "ES256", foreignKeys.ES256.privateKey));
+}
+foreign("too_large", "over the limit", partner({ note: "x".repeat(9000) }));
+
 const names = new Set(cases.map(({ name }) => name));
 if (names.size !== cases.length) throw new Error("two cases have one name");
 const file = {
-  note: "Written by generate.mjs. Every runtime must give every token the verdict in `expect`: accept, or the reason of the refusal.",
+  note: "Written by generate.mjs. Every runtime must give every token the verdict in `expect`: accept, the reason of the refusal, or any refusal.",
   policy: { issuer: ISSUER, audiences: [AUDIENCE], clock_leeway: LEEWAY },
   jwks,
+  trusted,
   identity: { agent: claims().sub, tenant: claims().tenant_id, credential: claims().credential_id },
   cases,
 };
 writeFileSync(new URL("vectors.json", import.meta.url), `${JSON.stringify(file, null, 1)}\n`);
-console.log(`${cases.length} cases, ${cases.filter(({ expect }) => expect === "accept").length} of them to accept`);
+const accepted = cases.filter(({ expect }) => expect === "accept").length;
+console.log(`${cases.length} cases, ${accepted} of them to accept, ${cases.length - accepted} to refuse`);
+const classes = new Map();
+for (const { name, expect } of cases) if (expect !== "accept") classes.set(expect, (classes.get(expect) ?? 0) + 1);
+for (const [reason, count] of [...classes].sort()) console.log(`${String(count).padStart(5)} ${reason}`);

@@ -1,8 +1,8 @@
-//! What `bin/bench edge` calls of the jsonwebtoken crate.
+//! What `bin/bench edge` and the differential test call of the jsonwebtoken crate.
 
 use std::cell::RefCell;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, jwk::Jwk};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::Jwk};
 use serde::Deserialize;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -30,6 +30,12 @@ fn hold(jwk: &str, algorithm: &str, issuer: &str, audience: &str) -> Result<(), 
     validation.validate_nbf = true;
     HELD.replace(Some((key, validation)));
     Ok(())
+}
+
+/// The `kid` by which a user of the library would choose the key; empty where there is none, or no header that it can read.
+#[wasm_bindgen]
+pub fn kid(token: &str) -> String {
+    decode_header(token).ok().and_then(|header| header.kid).unwrap_or_default()
 }
 
 /// Whether the token holds; its subject's length, or 0.

@@ -1,50 +1,18 @@
-// The revocation hubs: Durable Objects written in Rust (edge-verifier/control), and the door in front of them.
+// The door in front of the hubs: lets the issuer through, and brings what it pushes to every hub.
 
-import { DurableObject } from "cloudflare:workers";
-import { problem } from "./answers.ts";
-import { type Hub, allHubs, readHubPlan } from "./hubs.ts";
-import { alarm } from "./refresh.ts";
-import type { Env } from "./settings.ts";
-import { type ControlHub, startHub } from "./wasm.ts";
-
-/** How long a hub may take to begin its answer: it holds none back for longer than three seconds. */
-const ANSWER_MS = 6_000;
-
-export class RevocationHub extends DurableObject<Env> {
-  #hub: ControlHub | undefined;
-
-  override async fetch(request: Request): Promise<Response> {
-    this.#hub ??= startHub(this.ctx, this.env);
-    const hub = this.#hub;
-    // A trap in what the module does later leaves its promise open for ever.
-    let timer: number | null = null;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Late()), ANSWER_MS);
-    });
-    try {
-      return await Promise.race([hub.fetch(request), late]);
-    } catch (error) {
-      // It is in no usable state: the next one begins afresh, from what is stored.
-      const isBroken = error instanceof WebAssembly.RuntimeError || error instanceof Late;
-      if (isBroken && this.#hub === hub) this.#hub = undefined;
-      throw error;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-}
-
-class Late extends Error {
-  override readonly message = `the hub's module didn't answer within ${ANSWER_MS} ms`;
-}
+import { problem } from "../entry/answers.ts";
+import { type Hub, allHubs, readHubPlan } from "../entry/hubs.ts";
+import { alarm } from "../entry/refresh.ts";
+import { hasSecret } from "../entry/secrets.ts";
+import type { HubEnv } from "./settings.ts";
 
 /** None is longer (MAX_HEAD_BYTES in shared/src/revocation/head.rs, MAX_KEY_STATEMENT_BYTES in shared/src/key_statement.rs). */
 const MAX_KIB = { head: 256, keys: 96 };
 /** How long a hub may take. The issuer gives up a push after 3 s. */
 const PUSH_WAIT_MS = 2_000;
 
-/** `PUT /_countersign/hub/head` and `…/keys`: lets the issuer through to the hubs, and nobody else. What it brings, they check. */
-export async function push(what: keyof typeof MAX_KIB, request: Request, env: Env): Promise<Response> {
+/** `PUT …/head` and `…/keys`, for who shows the push secret. What it brings, the hubs check. */
+export async function push(what: keyof typeof MAX_KIB, request: Request, env: HubEnv): Promise<Response> {
   if (request.method !== "PUT") {
     return problem(405, "method_not_allowed", "The hub takes heads and key statements by PUT.", { allow: "PUT" });
   }
@@ -132,13 +100,4 @@ function compare(one: unknown, other: unknown): number {
     return [epoch, seq ?? version ?? -1] as const;
   }) as [readonly [number, number], readonly [number, number]];
   return a[0] - b[0] || a[1] - b[1];
-}
-
-/** Whether a request shows `secret`, as a bearer. Takes a time that depends on neither: digests have one length. */
-export async function hasSecret(request: Request, secret: string): Promise<boolean> {
-  const shown = request.headers.get("authorization") ?? "";
-  const [left, right] = await Promise.all(
-    [shown, `Bearer ${secret}`].map((text) => crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))),
-  );
-  return crypto.subtle.timingSafeEqual(left as ArrayBuffer, right as ArrayBuffer);
 }
