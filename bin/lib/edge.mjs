@@ -67,6 +67,7 @@ export async function edgeReady(url, { child, timeoutMs = 60_000 } = {}) {
  * @typedef {object} LocalEdge
  * @property {string} url
  * @property {string[]} isolates where each of them is; the first one is at `url` and comes to the hubs directly, the others through `break`
+ * @property {Record<string, string>} others where the Workers beside it are that have a socket of their own
  * @property {string} kvApiBase
  * @property {string} kvNamespaceId
  * @property {(name: string, request: string, init?: object) => Promise<any>} hub asks a hub itself, as isolates do
@@ -119,14 +120,15 @@ const FAULTY_HUB = `
 /**
  * Runs the bundled Workers (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd: the edge and its hubs, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
- * @param {{vars: Record<string, string>, entry?: string, hubEntry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number, more?: object}} options
+ * @param {{vars: Record<string, string>, entry?: string, hubEntry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number,
+ *   more?: any, beside?: any[]}} options
  *   `vars`: the Workers' variables, by `EdgeSettings`, the same for both; `entry`, `hubEntry`: other module entries of the edge and the hubs, bundled here; an edge's `entry` is
  *   without hubs and namespace unless it is `whole`;
  *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge; `isolates`: how many
- *   of the edge there are, with the same hubs and objects; `more`: of miniflare's options for the edge
+ *   of the edge there are, with the same hubs and objects; `more`: of miniflare's options for the edge; `beside`: whole other Workers, whose addresses are in `others`
  * @returns {Promise<LocalEdge>}
  */
-export async function startEdge({ vars, entry, hubEntry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, more = {} }) {
+export async function startEdge({ vars, entry, hubEntry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, more = {}, beside = [] }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
   const bundles = { edge: entry ? await bundleEntry(entry) : builtBundle("worker"), hub: hubEntry ? await bundleEntry(hubEntry) : builtBundle("hub-worker") };
   const { compatibilityDate, compatibilityFlags } = wranglerConfig();
@@ -139,6 +141,7 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
     compatibilityDate,
     compatibilityFlags,
   });
+  const { serviceBindings: services, ...others } = more;
   const nameOf = (isolate) => (isolate === 0 ? "countersign-edge" : `countersign-edge-${isolate}`);
   const worker = (isolate) => ({
     name: nameOf(isolate),
@@ -151,13 +154,13 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
               ? { className: "RevocationHub", useSQLite: true, scriptName: HUB_WORKER }
               : { className: "FaultyHub", useSQLite: true, scriptName: "faulty-hubs" },
           },
-          serviceBindings: { HUB_DOOR: isolate === 0 ? HUB_WORKER : "faulty-door" },
+          serviceBindings: { HUB_DOOR: isolate === 0 ? HUB_WORKER : "faulty-door", ...services },
           kvNamespaces: { REVOCATION_OBJECTS: KV_NAMESPACE_ID },
         }
       : { bindings: vars }),
     // The first one answers at the main address.
     ...(isolate > 0 && { unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }] }),
-    ...more,
+    ...others,
   });
   const hubs = {
     name: HUB_WORKER,
@@ -183,7 +186,9 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
   const start = (onPort) =>
     new Miniflare(
       convertV4MiniflareOptions({
-        workers: [...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(whole ? [hubs] : []), ...(isolates > 1 ? [faultyHubs, faultyDoor] : [])],
+        workers: [
+          ...Array.from({ length: isolates }, (_, isolate) => worker(isolate)), ...(whole ? [hubs] : []), ...(isolates > 1 ? [faultyHubs, faultyDoor] : []), ...beside,
+        ],
         unsafeLocalExplorer: true,
         host: "127.0.0.1",
         port: onPort,
@@ -213,6 +218,9 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
       isolates: await Promise.all(
         Array.from({ length: isolates }, async (_, isolate) => (isolate === 0 ? url : await miniflare.unsafeGetDirectURL(nameOf(isolate))).origin),
       ),
+      others: Object.fromEntries(
+        await Promise.all(beside.filter((one) => one.unsafeDirectSockets).map(async ({ name }) => [name, (await miniflare.unsafeGetDirectURL(name)).origin])),
+      ),
       hub: (name, request, init) => hubOf(HUB_WORKER, name, request, init),
       break: async (name, fault) => void (await hubOf(nameOf(1), name, "fault", { method: "PUT", body: fault })),
       evictHub: (name) => miniflare.unsafeEvictDurableObject(HUB_WORKER, "RevocationHub", { name }),
@@ -241,7 +249,7 @@ function withoutPushSecret(settings) {
 }
 
 /** The Worker of the hubs, as the edge's bindings name it. */
-const HUB_WORKER = "countersign-hub";
+export const HUB_WORKER = "countersign-hub";
 
 /** A Worker as a deployment uploads it. */
 function builtBundle(name) {

@@ -169,7 +169,7 @@ export async function walkthrough({ issuerUrl, edgeUrl, upstreamUrl, admin, sign
     expect(response.status === 401, `${response.status} instead of 401`);
     // RFC 6750 §3.1: no error code for a request that brought no authentication.
     expect(/^Bearer/.test(challenge) && !/error/.test(challenge), `401 with the challenge \`${challenge}\``);
-    return `401 WWW-Authenticate: ${challenge}`;
+    return `401 WWW-Authenticate: ${challenge.replace(/"[^"]*"/g, "…")}`;
   });
   await step("revoke it: refused at the edge after", async () => {
     figures.revokeToRefused = await revokeAndWait(agent, first, () => expectAccepted(second));

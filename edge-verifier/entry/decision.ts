@@ -1,10 +1,21 @@
 // Whether a token holds, by what the isolate knows; and what it takes to know enough.
 
 import { unavailable } from "./answers.ts";
-import type { Isolate } from "./isolate.ts";
-import type { FetchedKeys } from "./keys.ts";
+import type { ForeignVerifier, IssuerKeys } from "./issuers.ts";
+import type { FetchedKeys, KeyFeed } from "./keys.ts";
+import type { Background } from "./refresh.ts";
+import type { RevocationFeed } from "./revocations.ts";
 import type { Readiness, Staleness } from "./staleness.ts";
-import type { Verdict } from "./verifier.ts";
+import type { Verdict, Verifier } from "./verifier.ts";
+
+/** What decides. */
+export interface Held {
+  readonly verifier: Verifier;
+  readonly keys: KeyFeed;
+  readonly revocations: RevocationFeed;
+  /** Other issuers, and the keys of each; undefined: none is trusted. */
+  readonly foreign: { readonly verifier: ForeignVerifier; readonly keys: readonly IssuerKeys[] } | undefined;
+}
 
 /** A verdict, and how good the knowledge of revocations was that it was reached with. */
 export type Decision = Verdict & { readonly knowledge: Readiness };
@@ -12,8 +23,8 @@ export type Decision = Verdict & { readonly knowledge: Readiness };
 /** Decides about a token. A response: it isn't known enough to say yes or no (503). */
 export async function decide(
   token: string,
-  held: Isolate,
-  ctx: ExecutionContext,
+  held: Held,
+  ctx: Background,
   staleness?: Staleness,
 ): Promise<Decision | Response> {
   const { verifier, keys, revocations, foreign } = held;
@@ -40,7 +51,7 @@ export async function decide(
  * Decides about a token of another trusted issuer; undefined: it is none of theirs. What is revoked says nothing of their tokens, so nothing of it needs to be known. It is
  * the token that names its issuer, and only that one's keys can vouch for it: so it doesn't matter what their keys are called, or that it was looked at as one of ours before.
  */
-async function decideForeign(token: string, { foreign }: Isolate, ctx: ExecutionContext): Promise<Decision | Response | undefined> {
+async function decideForeign(token: string, { foreign }: Held, ctx: Background): Promise<Decision | Response | undefined> {
   const number = foreign?.verifier.issuerOf(token);
   const keys = number === undefined ? undefined : foreign?.keys[number];
   if (foreign === undefined || number === undefined || keys === undefined) return undefined;
@@ -51,7 +62,7 @@ async function decideForeign(token: string, { foreign }: Isolate, ctx: Execution
 }
 
 /** A verdict as it is, unless what it lacks is a key that the issuer may have by now. `changes`: of the keys, before the verdict. */
-async function settle(verdict: Decision, verify: () => Promise<Decision>, keys: FetchedKeys, changes: number, ctx: ExecutionContext): Promise<Decision | Response> {
+async function settle(verdict: Decision, verify: () => Promise<Decision>, keys: FetchedKeys, changes: number, ctx: Background): Promise<Decision | Response> {
   if (!("refused" in verdict) || verdict.refused.reason !== "unknown_key") return verdict;
   // They may have come meanwhile, by a push or for another request.
   if (keys.changes !== changes) return verify();

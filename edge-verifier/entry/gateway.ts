@@ -1,68 +1,72 @@
 // The gateway: a reverse proxy that lets through what may pass, and tells the upstream who it is.
 
 import { type Admitted, admit } from "./admission.ts";
-import { problem } from "./answers.ts";
+import { REQUEST_ID, problem, unavailable } from "./answers.ts";
+import { ASSERTION_HEADER, identityHeaders, isOurs } from "./identity.ts";
 import { type Isolate, theIsolate } from "./isolate.ts";
 import { RoutePolicy } from "./policy.ts";
 import { alarm } from "./refresh.ts";
 import type { Env } from "./settings.ts";
 
-/** Headers that only the edge may set on a request to the upstream. */
-const IDENTITY_PREFIX = "x-countersign-";
+/** What concerns one connection only (RFC 9110 §7.6.1). */
+const HOP_BY_HOP = ["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
 
-export async function gateway(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
-  const held = theIsolate(env, request.cf);
+/** `id`: the request's. */
+export async function gateway(request: Request, env: Env, ctx: ExecutionContext, id: string): Promise<Response> {
+  const held = theIsolate(env, request.cf, id);
   if (held instanceof Response) return held;
-  const admitted = await admit(request, held, ctx);
-  return admitted instanceof Response ? admitted : forward(request, admitted, held);
+  if (held.settings.upstream === undefined && env.UPSTREAM === undefined) {
+    alarm("misconfigured", "UPSTREAM_URL is not set, nor is UPSTREAM bound: where accepted requests go", id);
+    return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
+  }
+  const admitted = await admit(request, held, ctx, id);
+  return admitted instanceof Response ? admitted : forward(request, admitted, held, env.UPSTREAM, id);
 }
 
-async function forward(
-  request: Request,
-  { identity, knowledge }: Admitted,
-  held: Isolate,
-): Promise<Response> {
+async function forward(request: Request, admitted: Admitted, held: Isolate, binding: Fetcher | undefined, id: string): Promise<Response> {
   const { settings, revocations } = held;
+  const { method } = request;
+  const target = upstreamUrl(request.url, settings.upstream);
   const headers = new Headers(request.headers);
+  const isWebSocket = headers.get("upgrade")?.toLowerCase() === "websocket";
+  // A client may name headers of its own for the next hop to drop; ours come later.
+  const named = headers.get("connection")?.toLowerCase().split(/\s*,\s*/) ?? [];
   for (const name of [...headers.keys()]) {
-    // Many servers take `_` and `-` in header names for the same.
-    if (name.replaceAll("_", "-").startsWith(IDENTITY_PREFIX)) headers.delete(name);
+    if (isOurs(name) || HOP_BY_HOP.includes(name) || named.includes(name)) headers.delete(name);
   }
-  // It names headers for the next hop to drop, and could name ours.
-  headers.delete("connection");
+  if (isWebSocket) headers.set("upgrade", "websocket");
   if (!settings.forwardAuthorization) headers.delete("authorization");
   if (held.policy !== undefined) RoutePolicy.dropOverrides(headers);
-  if (identity !== undefined) {
-    headers.set(`${IDENTITY_PREFIX}issuer`, identity.issuer);
-    headers.set(`${IDENTITY_PREFIX}agent`, identity.agent);
-    headers.set(`${IDENTITY_PREFIX}tenant`, identity.tenant);
-    headers.set(`${IDENTITY_PREFIX}credential`, identity.credential);
-    headers.set(`${IDENTITY_PREFIX}agent-type`, identity.agentType);
-    headers.set(`${IDENTITY_PREFIX}jti`, identity.jti);
-    headers.set(`${IDENTITY_PREFIX}scope`, identity.scope);
-    // Decided on knowledge that is older than it should be: the upstream may want to know.
-    if (knowledge !== "fresh") headers.set(`${IDENTITY_PREFIX}revocations-age-ms`, String(revocations.ageMs));
-    if (knowledge === "unknown") headers.set(`${IDENTITY_PREFIX}revocations`, "unknown");
-  }
+  for (const [name, value] of identityHeaders(admitted, held)) headers.set(name, value);
+  headers.set(REQUEST_ID, id);
 
+  let answer: Response;
   try {
-    const target = upstreamUrl(request.url, settings.upstream);
-    return await fetch(target, {
-      method: request.method,
+    const about = { admitted, method, target: target.pathname + target.search, requestId: id, ageMs: revocations.ageMs };
+    const assertion = await settings.assertions?.sign(about);
+    if (assertion !== undefined) headers.set(ASSERTION_HEADER, assertion);
+    const asked = {
+      method,
       headers,
       body: request.body,
       redirect: "manual",
       // The zone's cache goes by the URL alone: it would answer one agent with what another one got.
       cache: "no-store",
-    });
+    } as const;
+    answer = await (binding === undefined ? fetch(target, asked) : binding.fetch(target, asked));
   } catch (error) {
-    alarm("upstream_failed", error);
+    alarm("upstream_failed", error, id);
     return problem(502, "upstream_failed", "The upstream could not be reached.");
   }
+  // Whoever fetched it can't change it. A WebSocket goes along.
+  const passed = new Response(answer.body, answer);
+  if (answer.webSocket === null) for (const name of HOP_BY_HOP) passed.headers.delete(name);
+  return passed;
 }
 
 /** The request's path and query below the upstream's own path. The path is data: it cannot choose the host. */
-function upstreamUrl(requested: string, upstream: URL): URL {
+function upstreamUrl(requested: string, upstream: URL | undefined): URL {
+  if (upstream === undefined) return new URL(requested);
   const { pathname, search } = new URL(requested);
   const target = new URL(upstream);
   target.pathname = upstream.pathname.replace(/\/$/, "") + pathname;

@@ -51,13 +51,20 @@ export function readHubPlan(env: { HUB_SHARDS?: string; HUB_REGIONS?: string }, 
   return { shards: Number(shards), regions };
 }
 
+/** What is used of the binding of their class. */
+export interface HubNamespace {
+  idFromName(name: string): unknown;
+  // Cloudflare's own type asks for an id of its own, which is what `idFromName` gives.
+  get(id: never, options?: { locationHint?: Region }): { fetch(url: string, init?: RequestInit): Promise<Response> };
+}
+
 /** One hub: a Durable Object. */
 export class Hub {
   readonly name: string;
-  readonly #namespace: DurableObjectNamespace;
+  readonly #namespace: HubNamespace;
   readonly #locationHint: Region | undefined;
 
-  constructor(namespace: DurableObjectNamespace, name: string, region: Region | undefined) {
+  constructor(namespace: HubNamespace, name: string, region: Region | undefined) {
     this.#namespace = namespace;
     this.name = name;
     this.#locationHint = region;
@@ -65,20 +72,20 @@ export class Hub {
 
   fetch(url: string, init?: RequestInit): Promise<Response> {
     // A stub belongs to the request that made it.
-    const id = this.#namespace.idFromName(this.name);
+    const id = this.#namespace.idFromName(this.name) as never;
     return this.#namespace.get(id, this.#locationHint && { locationHint: this.#locationHint }).fetch(url, init);
   }
 }
 
 /** The hub of a region and a shard. The first one keeps the name that the only one has: with it comes what it knows, and the others begin with that. */
-function hub(namespace: DurableObjectNamespace, { regions }: HubPlan, region: number, shard: number): Hub {
+function hub(namespace: HubNamespace, { regions }: HubPlan, region: number, shard: number): Hub {
   const name = regions[region];
   const isFirst = region === 0 && shard === 0;
   return new Hub(namespace, isFirst ? "global" : `${name ?? "anywhere"}/${shard}`, name);
 }
 
 /** All hubs. */
-export function allHubs(namespace: DurableObjectNamespace, plan: HubPlan): Hub[] {
+export function allHubs(namespace: HubNamespace, plan: HubPlan): Hub[] {
   const regions = Math.max(1, plan.regions.length);
   return Array.from({ length: regions * plan.shards }, (_, place) =>
     hub(namespace, plan, Math.floor(place / plan.shards), place % plan.shards),
@@ -92,7 +99,7 @@ export type Place = { readonly latitude?: unknown; readonly longitude?: unknown;
  * The hubs in the order in which an isolate asks them: that of its own shard in the nearest region, in the next nearest and so on, then those of
  * the other shards. `draw`, from 0 to 1, decides the shard.
  */
-export function hubsInOrder(namespace: DurableObjectNamespace, plan: HubPlan, place: Place, draw: number): Hub[] {
+export function hubsInOrder(namespace: HubNamespace, plan: HubPlan, place: Place, draw: number): Hub[] {
   const regions = Array.from({ length: Math.max(1, plan.regions.length) }, (_, region) => region);
   const here = coordinates(place);
   if (here !== undefined) {

@@ -1,8 +1,7 @@
 // Public keys of issuers. Our own one's are pushed ahead of use, signed, through the hub (revocations.ts brings them); where no push has
 // come, or pushes have stopped, or a token names a key that isn't known, the isolate asks the issuer itself. Others' (issuers.ts) are always asked for.
 
-import { SingleFlight, alarm, note } from "./refresh.ts";
-import type { Settings } from "./settings.ts";
+import { type Background, SingleFlight, alarm, note } from "./refresh.ts";
 import type { Verifier } from "./verifier.ts";
 
 /** How long keys serve that nobody vouches for before they are renewed in the background; the issuer advertises the same lifetime. */
@@ -68,7 +67,7 @@ export abstract class FetchedKeys {
   }
 
   /** Whether there are keys; asks the issuer where there aren't, and waits. Old keys stay good for a day while nobody can be asked. */
-  async ready(ctx: ExecutionContext): Promise<boolean> {
+  async ready(ctx: Background): Promise<boolean> {
     const now = Date.now();
     if (!this.#areGood || (now - this.currentAt > RENEW_AFTER_MS && now - this.triedAt > RETRY_AFTER_MS)) {
       const renewal = this.#flight.run(ctx, () => this.#renew(false));
@@ -79,7 +78,7 @@ export abstract class FetchedKeys {
   }
 
   /** A token named a key that isn't known. Asks the issuer for its keys, unless it was asked a moment ago: then the key is none of its own. */
-  async renewForUnknownKey(ctx: ExecutionContext): Promise<"renewed" | "recent" | "failed"> {
+  async renewForUnknownKey(ctx: Background): Promise<"renewed" | "recent" | "failed"> {
     if (Date.now() - this.triedAt >= UNKNOWN_KEY_COOLDOWN_MS) {
       const before = this.changes;
       await this.#flight.run(ctx, () => {
@@ -106,11 +105,11 @@ export abstract class FetchedKeys {
 /** Our own issuer's. */
 export class KeyFeed extends FetchedKeys {
   readonly #verifier: Verifier;
-  readonly #settings: Pick<Settings, "jwksUrl">;
+  readonly #settings: { readonly jwksUrl: string };
   /** Whether the keys in force are those of a key statement, and not what the issuer answered. */
   #arePushed = false;
 
-  constructor(verifier: Verifier, settings: Pick<Settings, "jwksUrl">) {
+  constructor(verifier: Verifier, settings: { readonly jwksUrl: string }) {
     super();
     this.#verifier = verifier;
     this.#settings = settings;

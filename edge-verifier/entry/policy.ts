@@ -21,6 +21,7 @@ export interface Route {
 
 export class RoutePolicy {
   readonly #wasm: VerifierExports;
+  readonly #text: string;
 
   /** The one that is deployed: the variable, or else the bundled file. Undefined: there is none. Throws an Error that names all that is wrong with it. */
   static read(wasm: VerifierExports, env: Env): RoutePolicy | undefined {
@@ -32,6 +33,7 @@ export class RoutePolicy {
   /** `wasm`: must know the audiences and the trusted issuers. */
   constructor(wasm: VerifierExports, text: string) {
     this.#wasm = wasm;
+    this.#text = text;
     if (wasm.load_policy(this.#write(text)) < 0) throw new Error(`the route policy: ${this.#output().replaceAll("\n", "; ")}`);
   }
 
@@ -55,6 +57,14 @@ export class RoutePolicy {
     if (this.#wasm.admits(place, this.#write([issuer, audience, scope, tenant, agentType].join("\n"))) === 0) return undefined;
     const [reason = "", challenge = "", description = ""] = this.#output().split("\n");
     return problem(403, reason, `${description}.`, challenge === "" ? {} : { "www-authenticate": challenge });
+  }
+
+  /** The scopes that some route wants of tokens for `audience`, in the policy's order. */
+  scopesOf(audience: string): string[] {
+    // The module has read it: it is sound. Where an array has one text, the text alone will do.
+    const { routes } = JSON.parse(this.#text) as { routes: { scopes?: string | string[]; audience?: string | string[] }[] };
+    const fitting = routes.filter((route) => route.audience === undefined || [route.audience].flat().includes(audience));
+    return [...new Set(fitting.flatMap(({ scopes = [] }) => scopes))];
   }
 
   /** Takes out of a request's headers what would have the upstream do something else than was decided about. */

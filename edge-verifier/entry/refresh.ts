@@ -1,5 +1,10 @@
 // Work that one request starts and all requests of the isolate profit from.
 
+/** What can keep work alive beyond the request that started it: an execution context. */
+export interface Background {
+  waitUntil(work: Promise<unknown>): void;
+}
+
 /** Runs at most one piece of work at a time; whoever asks meanwhile shares it. */
 export class SingleFlight {
   #running: { readonly since: number; readonly done: Promise<void> } | undefined;
@@ -11,7 +16,7 @@ export class SingleFlight {
   }
 
   /** Resolves when the work, or the one already under way, has ended, well or not; at the latest after the limit. */
-  async run(ctx: ExecutionContext, work: () => Promise<void>): Promise<void> {
+  async run(ctx: Background, work: () => Promise<void>): Promise<void> {
     if (this.#running === undefined || Date.now() - this.#running.since >= this.#limitMs) {
       const running = { since: Date.now(), done: work() };
       this.#running = running;
@@ -24,14 +29,18 @@ export class SingleFlight {
       ctx.waitUntil(settled);
     }
     const left = this.#limitMs - (Date.now() - this.#running.since);
-    await Promise.race([this.#running.done.catch(() => undefined), scheduler.wait(Math.max(left, 0))]);
+    await Promise.race([this.#running.done.catch(() => undefined), sleep(Math.max(left, 0))]);
   }
 }
 
-/** Says on the log what went wrong, as one JSON line. */
-export function alarm(event: string, detail: unknown): void {
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Says on the log what went wrong, as one JSON line; where it was with one request, with that one's id. */
+export function alarm(event: string, detail: unknown, requestId?: string): void {
   const message = detail instanceof Error ? detail.message : String(detail);
-  console.error(JSON.stringify({ level: "ERROR", event, message }));
+  console.error(JSON.stringify({ level: "ERROR", event, message, request_id: requestId }));
 }
 
 /** Says on the log what an operator may want to count. */

@@ -1,9 +1,7 @@
 // What is revoked: held in the isolate, kept current by an answer of the hub that is always open, off the request path. It brings new keys, too.
 
-import { type Hub, type Place, hubsInOrder } from "./hubs.ts";
 import type { KeyFeed } from "./keys.ts";
-import { SingleFlight, alarm } from "./refresh.ts";
-import type { Env, Settings } from "./settings.ts";
+import { type Background, SingleFlight, alarm, sleep } from "./refresh.ts";
 import { type Readiness, type Staleness, DEFAULT_STALENESS } from "./staleness.ts";
 import type { Verifier } from "./verifier.ts";
 
@@ -29,9 +27,7 @@ const DEAF_MS = 4_000;
 /** How long a hub is left alone that failed, while there are others. */
 const AVOID_MS = 60_000;
 /** How long a base object may take to come. */
-const KV_WAIT_MS = 5_000;
-/** How long KV may answer from a location's cache. */
-const KV_CACHE_SECONDS = 60;
+const OBJECT_WAIT_MS = 5_000;
 /** How long after a key statement was refused to ask for it again. */
 const REFUSED_KEYS_MS = 10_000;
 /** No line is longer: a head and a key statement are at most 352 KiB. */
@@ -39,10 +35,33 @@ const MAX_LINE = 512 * 1024;
 /** What an answer with lines is declared as; without it, it is a plain one. */
 const LINES = "text/x-countersign-news";
 
+/** Who is asked for the newest head: a hub, or the edge on behalf of its own. */
+export interface HeadSource {
+  readonly name: string;
+  fetch(question: URLSearchParams, init: { readonly signal: AbortSignal }): Promise<Response>;
+}
+
+/** Where base objects are. */
+export interface ObjectStore {
+  /** As messages name it. */
+  readonly name: string;
+  /** Null: there is none of that name, a hexadecimal SHA-256. */
+  get(name: string): Promise<ArrayBuffer | null>;
+}
+
+/** Where an isolate learns what is revoked. */
+export interface Sources {
+  /** In the order in which they are asked; there is one at least. */
+  readonly heads: readonly HeadSource[];
+  readonly objects: ObjectStore;
+  /** The JWK Set of the keys that sign heads. */
+  readonly headKeys: string;
+}
+
 export class RevocationFeed {
   readonly #verifier: Verifier;
-  readonly #hubs: readonly Hub[];
-  readonly #objects: KVNamespace;
+  readonly #hubs: readonly HeadSource[];
+  readonly #objects: ObjectStore;
   readonly #flight = new SingleFlight(WAIT_MS);
   readonly #keys: KeyFeed;
   readonly #headKeys: string;
@@ -60,18 +79,20 @@ export class RevocationFeed {
   #takeOverAt = -Infinity;
   #lifeSignAt = -Infinity;
   #listensTo: string | undefined;
+  /** Breaks off the answer that is listened to. */
+  #open: AbortController | undefined;
 
   /**
-   * `keys` gets the key statements that come with the answers; `place`: where this isolate's requests come from; `onTrap` is called when the
-   * verifier's module has failed, and is in no usable state any more.
+   * `keys` gets the key statements that come with the answers; `onTrap` is called when the verifier's module has failed, and is in no usable state
+   * any more.
    */
-  constructor(verifier: Verifier, settings: Settings, env: Env, keys: KeyFeed, place: Place, onTrap: () => void) {
+  constructor(verifier: Verifier, { heads, objects, headKeys }: Sources, keys: KeyFeed, onTrap: () => void) {
     this.#verifier = verifier;
     this.#onTrap = onTrap;
     this.#keys = keys;
-    this.#hubs = hubsInOrder(env.REVOCATION_HUB, settings.hubs, place, draw());
-    this.#objects = env.REVOCATION_OBJECTS;
-    this.#headKeys = settings.revocationKeys;
+    this.#hubs = heads;
+    this.#objects = objects;
+    this.#headKeys = headKeys;
   }
 
   /** Milliseconds since our knowledge was current; Infinity before we have any. */
@@ -86,8 +107,8 @@ export class RevocationFeed {
   }
 
   /** Whether what we hold is recent enough to decide with; renews it where it isn't. */
-  async ready(ctx: ExecutionContext, staleness: Staleness = DEFAULT_STALENESS): Promise<Readiness> {
-    this.#keepListening(ctx);
+  async ready(ctx: Background, staleness: Staleness = DEFAULT_STALENESS): Promise<Readiness> {
+    this.listen(ctx);
     // Whoever has just asked would hear the same. Not so if nothing is known yet: then there is nothing else to do.
     if (this.ageMs > staleness.freshMs && (Date.now() - this.#askedAt > ASK_AGAIN_MS || this.ageMs === Infinity)) {
       await this.#flight.run(ctx, () => this.#ask());
@@ -99,10 +120,18 @@ export class RevocationFeed {
     return staleness.whenUnknown === "serve" ? "unknown" : "refuse";
   }
 
+  /** Listens no more, and breaks off what is open; until somebody asks `ready` again. */
+  stop(): void {
+    this.#newestListener += 1;
+    this.#takeOverAt = -Infinity;
+    this.#listensTo = undefined;
+    this.#open?.abort();
+  }
+
   // ---- Listening
 
   /** Sees to it that the hub is listened to. That ends by itself; a later request takes over, mostly before. */
-  #keepListening(ctx: ExecutionContext): void {
+  listen(ctx: Background): void {
     const now = Date.now();
     if (now < this.#takeOverAt && now - this.#lifeSignAt < LOST_MS) return;
     this.#takeOverAt = now + TAKE_OVER_MS;
@@ -119,7 +148,7 @@ export class RevocationFeed {
       try {
         const hasRoom = await this.#hear(hub, listener, until);
         pause = RETRY_MS;
-        if (!hasRoom) await scheduler.wait(NO_ROOM_MS * (0.75 + Math.random() / 2));
+        if (!hasRoom) await sleep(NO_ROOM_MS * (0.75 + Math.random() / 2));
       } catch (error) {
         this.#noteTrap(error);
         // Whoever took over says for itself how it fares.
@@ -127,7 +156,7 @@ export class RevocationFeed {
         this.#failedAt.set(hub.name, Date.now());
         alarm("revocation_refresh_failed", error);
         this.#lifeSignAt = Date.now();
-        await scheduler.wait(pause * (0.75 + Math.random() / 4));
+        await sleep(pause * (0.75 + Math.random() / 4));
         pause = Math.min(pause * 2, LONGEST_RETRY_MS);
       }
     }
@@ -138,12 +167,12 @@ export class RevocationFeed {
   }
 
   /** Listens to a hub until its answer ends. False: it had no room, and said what it holds at the moment. Throws if it fails or falls silent. */
-  async #hear(hub: Hub, listener: number, until: number): Promise<boolean> {
+  async #hear(hub: HeadSource, listener: number, until: number): Promise<boolean> {
     const question = await this.#question();
     question.set("stream_ms", String(until - Date.now()));
-    const abort = new AbortController();
+    const abort = (this.#open = new AbortController());
     const sentAt = Date.now();
-    const response = await within(WAIT_MS, `the hub ${hub.name}`, hub.fetch(`https://hub/head?${question}`, { signal: abort.signal })).catch(
+    const response = await within(WAIT_MS, `the hub ${hub.name}`, hub.fetch(question, { signal: abort.signal })).catch(
       (error: unknown) => {
         abort.abort();
         throw error;
@@ -207,7 +236,7 @@ export class RevocationFeed {
   }
 
   /** Throws where another hub may know more. When all know as little nobody is blamed, and asked about it again in a minute. */
-  #mustHear(hub: Hub, heardAt: number): void {
+  #mustHear(hub: HeadSource, heardAt: number): void {
     const age = Date.now() - heardAt;
     const others = this.#hubs.some((other) => other !== hub && this.#isGood(other));
     if (heardAt > -Infinity && age > DEAF_MS && others) throw new Error(`the hub ${hub.name} last heard from the issuer ${age} ms ago`);
@@ -229,7 +258,7 @@ export class RevocationFeed {
       try {
         const question = await this.#question();
         const sentAt = Date.now();
-        const response = await hub.fetch(`https://hub/head?${question}`, { signal: AbortSignal.timeout(limit) });
+        const response = await hub.fetch(question, { signal: AbortSignal.timeout(limit) });
         this.#mustHear(hub, await this.#takeAnswer(response, sentAt));
         this.#askedAt = Date.now();
         return;
@@ -243,15 +272,15 @@ export class RevocationFeed {
   }
 
   /** The first hub that hasn't failed of late, or the one whose failure is the longest ago. */
-  #hub(): Hub {
-    const failedAt = ({ name }: Hub) => this.#failedAt.get(name) ?? -Infinity;
+  #hub(): HeadSource {
+    const failedAt = ({ name }: HeadSource) => this.#failedAt.get(name) ?? -Infinity;
     return (
       this.#hubs.find((hub) => this.#isGood(hub)) ??
       this.#hubs.reduce((one, other) => (failedAt(other) < failedAt(one) ? other : one))
     );
   }
 
-  #isGood({ name }: Hub): boolean {
+  #isGood({ name }: HeadSource): boolean {
     return Date.now() - (this.#failedAt.get(name) ?? -Infinity) > AVOID_MS;
   }
 
@@ -317,10 +346,8 @@ export class RevocationFeed {
       case "refused":
         throw new Error(`the hub's head is refused: ${outcome.reason}`);
       case "needs-base": {
-        // KV caches that there is nothing, too: the shortest time it takes, so that an early look doesn't spoil many later ones.
-        const read = this.#objects.get(`base/${outcome.base}`, { type: "arrayBuffer", cacheTtl: KV_CACHE_SECONDS });
-        const object = await within(KV_WAIT_MS, "KV", read);
-        if (object === null) throw new Error(`base object ${outcome.base} is not in KV`);
+        const object = await within(OBJECT_WAIT_MS, this.#objects.name, this.#objects.get(outcome.base));
+        if (object === null) throw new Error(`base object ${outcome.base} is not in ${this.#objects.name}`);
         const refused = await this.#verifier.loadBase(object);
         if (refused !== undefined) throw new Error(`base object ${outcome.base} is refused: ${refused}`);
       }
@@ -346,11 +373,6 @@ class Reckoning {
     this.#firstClock ??= clock;
     return Math.min(Date.now(), this.#sentAt + (clock - this.#firstClock)) - ageMs;
   }
-}
-
-/** A random number from 0 to 1. */
-function draw(): number {
-  return (crypto.getRandomValues(new Uint32Array(1))[0] ?? 0) / 2 ** 32;
 }
 
 /** `what` is waited for so long; then it is an Error. */

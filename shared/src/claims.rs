@@ -115,16 +115,16 @@ impl<'o> Reader<'o, '_> {
 
     /// Scope tokens with single spaces between them (RFC 6749 §3.3); or, where `may_be_array`, an array of them, as other issuers write it.
     pub(crate) fn scope(&self, claim: &str, may_be_array: bool) -> Result<Vec<String>, Refusal> {
-        let scopes: Option<Vec<String>> = match self.0.get(claim) {
-            None => return Ok(Vec::new()),
-            Some(Value::String(text)) => Some(text.split(' ').map(str::to_owned).collect()),
+        let mut scopes = Vec::new();
+        let is_sound = match self.0.get(claim) {
+            None => true,
+            Some(Value::String(text)) => text.split(' ').all(|scope| add_scope(&mut scopes, Some(scope))),
             Some(Value::Array(items)) if may_be_array => {
-                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+                items.iter().all(|item| add_scope(&mut scopes, item.as_str()))
             }
-            Some(_) => None,
+            Some(_) => false,
         };
-        let is_sound = |scopes: &Vec<String>| scopes.iter().all(|scope| crate::oauth::is_scope_token(scope));
-        scopes.filter(is_sound).ok_or(Refusal::InvalidClaim("scope"))
+        if is_sound { Ok(scopes) } else { Err(Refusal::InvalidClaim("scope")) }
     }
 
     /// Goes into a header of the upstream request, hence its narrow alphabet.
@@ -134,4 +134,12 @@ impl<'o> Reader<'o, '_> {
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         if sound { Ok(text.to_owned()) } else { Err(Refusal::InvalidClaim("agent_type")) }
     }
+}
+
+/// Whether it is one.
+#[inline(never)]
+fn add_scope(scopes: &mut Vec<String>, scope: Option<&str>) -> bool {
+    let sound = scope.filter(|scope| crate::oauth::is_scope_token(scope));
+    scopes.extend(sound.map(str::to_owned));
+    sound.is_some()
 }

@@ -430,8 +430,10 @@ const fn is_unreserved(byte: u8) -> bool {
 struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, place: &str, text: impl Into<String>) {
-        self.0.push(Problem { place: place.to_owned(), text: text.into() });
+    /// Once in the edge's module, not once for each mistake that there is.
+    #[inline(never)]
+    fn add(&mut self, place: &str, text: &str) {
+        self.0.push(Problem { place: place.to_owned(), text: text.to_owned() });
     }
 
     /// Two routes for the same requests, or for requests that no server need tell apart.
@@ -442,7 +444,7 @@ impl Problems {
         let at = format!("routes[{}].path", later.place);
         if earlier.pattern == later.pattern {
             if overlap {
-                self.add(&at, format!("is that of routes[{}], with a method in common", earlier.place));
+                self.add(&at, &format!("is that of routes[{}], with a method in common", earlier.place));
             }
         } else if share
             && earlier.access != later.access
@@ -452,7 +454,7 @@ impl Problems {
                 "differs from that of routes[{}] by case or a slash at its end only, and needs something else: no request would be decided",
                 earlier.place
             );
-            self.add(&at, text);
+            self.add(&at, &text);
         }
     }
 }
@@ -475,8 +477,9 @@ struct Reader<'o, 't> {
 }
 
 impl Reader<'_, '_> {
-    fn at(&self, name: &str) -> String {
-        format!("{}.{name}", self.at)
+    #[inline(never)]
+    fn refuse(&self, name: &str, text: &str, problems: &mut Problems) {
+        problems.add(&format!("{}.{name}", self.at), text);
     }
 
     /// `None`: with problems.
@@ -485,26 +488,25 @@ impl Reader<'_, '_> {
         for name in self.object.names() {
             let known = ["path", "methods", "description", "anonymous", "deny"].contains(&name);
             if !known && !OF_TOKENS.contains(&name) {
-                problems.add(&self.at(name), "is no member of a route");
+                self.refuse(name, "is no member of a route", problems);
             }
         }
         let pattern = self.pattern(problems);
-        let methods = self.texts("methods", "methods in capitals, as GET", is_method, problems);
+        let methods = self.texts("methods", "methods in capitals, as GET", &is_method, problems);
         if methods.iter().any(|method| method == "HEAD") {
-            problems.add(&self.at("methods"), "must not name HEAD: it goes with GET");
+            self.refuse("methods", "must not name HEAD: it goes with GET", problems);
         }
         let access = self.access(problems);
         (problems.0.len() == before).then_some(Route { place, pattern, methods, access })
     }
 
     fn pattern(&self, problems: &mut Problems) -> Vec<Segment> {
-        let at = self.at("path");
         let Some(path) = self.object.get("path").and_then(Value::as_str) else {
-            problems.add(&at, "must be a path, as /orders/*");
+            self.refuse("path", "must be a path, as /orders/*", problems);
             return Vec::new();
         };
         if let Err(ambiguity) = check_path(path) {
-            problems.add(&at, format!("can't be that of a request: {ambiguity}"));
+            self.refuse("path", &format!("can't be that of a request: {ambiguity}"), problems);
         }
         let path = normal(path);
         let mut segments = segments(&path).peekable();
@@ -515,7 +517,11 @@ impl Reader<'_, '_> {
                 "**" if segments.peek().is_none() => Segment::Rest,
                 text => {
                     if text.contains('*') {
-                        problems.add(&at, "must have `*` for a whole segment, `**` for the last one only");
+                        self.refuse(
+                            "path",
+                            "must have `*` for a whole segment, `**` for the last one only",
+                            problems,
+                        );
                     }
                     Segment::Literal(text.to_owned())
                 }
@@ -529,7 +535,7 @@ impl Reader<'_, '_> {
             None | Some(Value::Bool(false)) => false,
             Some(Value::Bool(true)) => true,
             Some(_) => {
-                problems.add(&self.at(name), "must be true or false");
+                self.refuse(name, "must be true or false", problems);
                 false
             }
         };
@@ -537,10 +543,10 @@ impl Reader<'_, '_> {
         if anonymous || denied {
             let open = if denied { "deny" } else { "anonymous" };
             if anonymous && denied {
-                problems.add(&self.at("anonymous"), "contradicts `deny`");
+                self.refuse("anonymous", "contradicts `deny`", problems);
             }
             for name in OF_TOKENS.into_iter().filter(|name| self.object.get(name).is_some()) {
-                problems.add(&self.at(name), format!("has no effect beside `{open}`: remove one of them"));
+                self.refuse(name, &format!("has no effect beside `{open}`: remove one of them"), problems);
             }
             return if denied { Access::Denied } else { Access::Anonymous };
         }
@@ -549,15 +555,15 @@ impl Reader<'_, '_> {
             (1..=32).contains(&text.len())
                 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         };
-        let issuers = self.texts("issuers", "issuers, as their tokens name them", is_audience, problems);
+        let issuers = self.texts("issuers", "issuers, as their tokens name them", &is_audience, problems);
         let takes_others = !issuers.is_empty();
         let is_tenant = |text: &str| text.parse::<TenantId>().is_ok() || takes_others && is_audience(text);
         Access::Token(Requirements {
             issuers,
-            audience: self.texts("audience", "identifiers of resource servers", is_audience, problems),
-            scopes: self.texts("scopes", "scopes (RFC 6749 §3.3)", is_scope_token, problems),
-            tenants: self.texts("tenants", "UUIDs in lower-case hyphenated form", is_tenant, problems),
-            agent_types: self.texts("agent_types", "agent types", is_agent_type, problems),
+            audience: self.texts("audience", "identifiers of resource servers", &is_audience, problems),
+            scopes: self.texts("scopes", "scopes (RFC 6749 §3.3)", &is_scope_token, problems),
+            tenants: self.texts("tenants", "UUIDs in lower-case hyphenated form", &is_tenant, problems),
+            agent_types: self.texts("agent_types", "agent types", &is_agent_type, problems),
             staleness: self.staleness(problems),
         })
     }
@@ -568,7 +574,7 @@ impl Reader<'_, '_> {
             let Some(value) = self.object.get(name) else { return usual };
             let value = value.as_u64().filter(|seconds| STALENESS_SECONDS.contains(seconds));
             value.and_then(|seconds| u16::try_from(seconds).ok()).unwrap_or_else(|| {
-                problems.add(&self.at(name), "must be a whole number of seconds from 2 to 300");
+                self.refuse(name, "must be a whole number of seconds from 2 to 300", problems);
                 usual
             })
         };
@@ -576,13 +582,13 @@ impl Reader<'_, '_> {
         // Who asks for less than is usual, or more, means both bounds.
         let usable = seconds("usable_seconds", usual.usable.max(fresh));
         if usable < fresh {
-            problems.add(&self.at("usable_seconds"), "must not be less than fresh_seconds");
+            self.refuse("usable_seconds", "must not be less than fresh_seconds", problems);
         }
         let serve_unknown = match self.object.get("when_unknown").map(Value::as_str) {
             None | Some(Some("refuse")) => false,
             Some(Some("serve")) => true,
             Some(_) => {
-                problems.add(&self.at("when_unknown"), "must be \"refuse\" or \"serve\"");
+                self.refuse("when_unknown", "must be \"refuse\" or \"serve\"", problems);
                 false
             }
         };
@@ -594,7 +600,7 @@ impl Reader<'_, '_> {
         &self,
         name: &str,
         what: &str,
-        is_one: impl Fn(&str) -> bool,
+        is_one: &dyn Fn(&str) -> bool,
         problems: &mut Problems,
     ) -> Vec<String> {
         let Some(value) = self.object.get(name) else { return Vec::new() };
@@ -602,10 +608,8 @@ impl Reader<'_, '_> {
         let texts: Vec<&str> = values.iter().filter_map(Value::as_str).filter(|text| is_one(text)).collect();
         let repeats = texts.iter().enumerate().any(|(place, text)| texts[..place].contains(text));
         if values.is_empty() || texts.len() < values.len() || repeats {
-            problems.add(
-                &self.at(name),
-                format!("must be an array of different {what}; without any, leave it out"),
-            );
+            let text = format!("must be an array of different {what}; without any, leave it out");
+            self.refuse(name, &text, problems);
         }
         texts.into_iter().map(str::to_owned).collect()
     }

@@ -11,7 +11,7 @@ use crate::json::{Object, Value};
 use crate::jwk::KeySet;
 use crate::time::UnixTime;
 use crate::token::{Demands, Unverified, dots};
-use crate::verify::{Policy, Refusal, Signature, TOKEN_TYPE};
+use crate::verify::{Policy, Refusal, Signature, TOKEN_TYPE, Times};
 
 /// What `typ` can be let through: an access token (RFC 9068 §2.1), any JWT (RFC 7519 §5.1), and a header without `typ`.
 pub const TYPES: [&str; 3] = [TOKEN_TYPE, "JWT", ""];
@@ -104,20 +104,9 @@ impl PreparedForeign {
             return Err(Refusal::WrongAudience);
         }
         let expires_at = reader.time("exp")?.ok_or(Refusal::MissingClaim("exp"))?;
-        let (issued_at, not_before) = (reader.time("iat")?, reader.time("nbf")?);
-        if expires_at <= now {
-            return Err(Refusal::Expired);
-        }
-        let latest = now.plus(issuer.clock_leeway);
-        if not_before.is_some_and(|not_before| not_before > latest) {
-            return Err(Refusal::NotYetValid);
-        }
-        if issued_at.is_some_and(|issued_at| issued_at > latest) {
-            return Err(Refusal::IssuedInTheFuture);
-        }
-        if issued_at.is_some_and(|issued_at| issued_at >= expires_at) {
-            return Err(Refusal::InvalidClaim("iat"));
-        }
+        let times =
+            Times { expires: expires_at, issued: reader.time("iat")?, not_before: reader.time("nbf")? };
+        times.check(issuer.clock_leeway, now)?;
         let sourced = |source: &Source, name| match source {
             Source::Claim(claim) => word(&payload, claim, name)?.ok_or(Refusal::MissingClaim(name)),
             Source::Constant(text) => Ok(text.clone()),

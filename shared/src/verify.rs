@@ -97,20 +97,41 @@ impl Prepared {
         if !is_addressed {
             return Err(Refusal::WrongAudience);
         }
-        if claims.expires_at <= now {
+        let times = Times {
+            expires: claims.expires_at,
+            issued: Some(claims.issued_at),
+            not_before: claims.not_before,
+        };
+        times.check(policy.clock_leeway, now)?;
+        Ok(AuthenticToken(claims))
+    }
+}
+
+/// When a token is good, by its own account.
+pub(crate) struct Times {
+    pub(crate) expires: UnixTime,
+    pub(crate) issued: Option<UnixTime>,
+    pub(crate) not_before: Option<UnixTime>,
+}
+
+impl Times {
+    /// Against the time `now`; `leeway` is for `iat` and `nbf`.
+    #[inline(never)]
+    pub(crate) fn check(&self, leeway: i64, now: UnixTime) -> Result<(), Refusal> {
+        if self.expires <= now {
             return Err(Refusal::Expired);
         }
-        let latest = now.plus(policy.clock_leeway);
-        if claims.not_before.is_some_and(|not_before| not_before > latest) {
+        let latest = now.plus(leeway);
+        if self.not_before.is_some_and(|not_before| not_before > latest) {
             return Err(Refusal::NotYetValid);
         }
-        if claims.issued_at > latest {
+        if self.issued.is_some_and(|issued| issued > latest) {
             return Err(Refusal::IssuedInTheFuture);
         }
-        if claims.issued_at >= claims.expires_at {
+        if self.issued.is_some_and(|issued| issued >= self.expires) {
             return Err(Refusal::InvalidClaim("iat"));
         }
-        Ok(AuthenticToken(claims))
+        Ok(())
     }
 }
 

@@ -3,13 +3,11 @@
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
-import { scheduler } from "node:timers/promises";
 import { KeyFeed } from "../../entry/keys.ts";
 import { AUDIENCE, EMPTY_BASE, FakeIssuer, makeKey } from "../fake-issuer.mjs";
 import { newVerifier } from "./support.mjs";
 
 const MINUTE = 60_000;
-globalThis.scheduler ??= scheduler;
 
 describe("key feed", () => {
   let issuer;

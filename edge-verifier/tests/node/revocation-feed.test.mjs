@@ -6,11 +6,11 @@ import { afterEach, beforeEach, describe, mock, test } from "node:test";
 import { hubsInOrder, readHubPlan } from "../../entry/hubs.ts";
 import { KeyFeed } from "../../entry/keys.ts";
 import { RevocationFeed } from "../../entry/revocations.ts";
+import { boundHubs, boundObjects } from "../../entry/sources.ts";
 import { DEFAULT_STALENESS, problemsOf } from "../../entry/staleness.ts";
 import { AUDIENCE, EMPTY_BASE, FakeIssuer, sha256 } from "../fake-issuer.mjs";
 import { newVerifier } from "./support.mjs";
 
-globalThis.scheduler = { wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref()) };
 const nowSeconds = () => Math.floor(Date.now() / 1000);
 
 describe("revocation feed", () => {
@@ -49,9 +49,18 @@ describe("revocation feed", () => {
       hubs: { shards: 1, regions: [] },
       jwksUrl: `${issuer.url}/.well-known/jwks.json`,
     };
-    feed = new RevocationFeed(verifier, settings, env, new KeyFeed(verifier, settings), undefined, () => undefined);
+    const sources = {
+      heads: boundHubs(env.REVOCATION_HUB, settings.hubs, undefined),
+      objects: boundObjects(env.REVOCATION_OBJECTS),
+      headKeys: settings.revocationKeys,
+    };
+    feed = new RevocationFeed(verifier, sources, new KeyFeed(verifier, settings), () => undefined);
   });
-  afterEach(() => mock.restoreAll() ?? mock.timers.reset());
+  afterEach(() => {
+    feed.stop();
+    mock.restoreAll();
+    mock.timers.reset();
+  });
 
   test("with nothing known nobody is served, whatever the caller allows", async () => {
     assert.equal(await feed.ready(ctx, { ...DEFAULT_STALENESS, whenUnknown: "serve" }), "refuse");

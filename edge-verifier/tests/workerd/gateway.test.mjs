@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { makeKey } from "../fake-issuer.mjs";
-import { startWorld } from "./support.mjs";
+import { METADATA, startWorld } from "./support.mjs";
 
 describe("gateway", () => {
   let world;
@@ -68,11 +68,11 @@ describe("gateway", () => {
     }
   });
 
-  test("no token: 401 with a bare challenge (RFC 6750 §3.1)", async () => {
+  test("no token: 401 with a challenge that names no error (RFC 6750 §3.1)", async () => {
     for (const headers of [{}, { authorization: "Basic Zm9vOmJhcg==" }, { authorization: "Bearertoken" }]) {
       const response = await world.get(undefined, { headers });
       assert.equal(response.status, 401);
-      assert.equal(response.headers.get("www-authenticate"), "Bearer");
+      assert.equal(response.headers.get("www-authenticate"), `Bearer ${METADATA}`);
       assert.equal(response.headers.get("content-type"), "application/problem+json");
       assert.equal((await response.json()).code, "unauthorized");
     }
@@ -111,7 +111,7 @@ describe("gateway", () => {
         assert.equal(response.status, 401, description);
         assert.equal(
           response.headers.get("www-authenticate"),
-          `Bearer error="invalid_token", error_description="${description}"`,
+          `Bearer error="invalid_token", error_description="${description}", ${METADATA}`,
         );
         assert.equal(response.headers.get("cache-control"), "no-store");
         assert.equal((await response.json()).code, "invalid_token");

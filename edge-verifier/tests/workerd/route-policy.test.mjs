@@ -39,7 +39,8 @@ describe("route policy", () => {
     assert.equal(lacking.status, 403);
     assert.equal(
       lacking.headers.get("www-authenticate"),
-      'Bearer error="insufficient_scope", error_description="The token\'s scope is not sufficient", scope="reports:read reports:write"',
+      'Bearer error="insufficient_scope", error_description="The token\'s scope is not sufficient", scope="reports:read reports:write", ' +
+        `resource_metadata="${AUDIENCE}/.well-known/oauth-protected-resource"`,
     );
     assert.equal((await lacking.json()).code, "insufficient_scope");
     for (const [path, code] of [["/ours/1", "wrong_tenant"], ["/screen/1", "wrong_agent_type"], ["/secret/1", "route_denied"]]) {

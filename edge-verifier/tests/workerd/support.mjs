@@ -2,18 +2,30 @@
 
 import { createServer } from "node:http";
 import { startEdge } from "../../../bin/lib/edge.mjs";
+import { freePort } from "../../../bin/lib/ports.mjs";
 import { AUDIENCE, EMPTY_BASE, FakeIssuer, sha256 } from "../fake-issuer.mjs";
 
 export const PUSH_SECRET = "a push secret for tests";
+/** Where every challenge points to. */
+export const METADATA = `resource_metadata="${AUDIENCE}/.well-known/oauth-protected-resource"`;
 
-/** Starts all three. Whatever was started is stopped by `stop`. */
-export async function startWorld({ vars = {}, persist, isolates } = {}) {
+/**
+ * Starts all three. Whatever was started is stopped by `stop`.
+ * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, more?: object, beside?: any[]}} [options] `beside`: each a Worker, or what
+ *   makes one of the issuer and the edge's address
+ */
+export async function startWorld({ vars = {}, persist, isolates, more, beside } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
   const stopAll = (...started) => Promise.all(started.map((part) => part.stop()));
+  // Known beforehand only where somebody has to know it.
+  const port = beside?.some((one) => typeof one === "function") ? await freePort() : 0;
   const edge = await startEdge({
+    port,
     persist,
     isolates,
+    more,
+    beside: beside?.map((one) => (typeof one === "function" ? one(issuer, `http://127.0.0.1:${port}`) : one)),
     vars: {
       ISSUER_URL: issuer.url,
       AUDIENCE,

@@ -5,7 +5,7 @@ import { after, before, describe, test } from "node:test";
 
 import { makeKey } from "../fake-issuer.mjs";
 import { ForeignIssuer, makeRsaKey } from "../foreign-issuer.mjs";
-import { startWorld, until } from "./support.mjs";
+import { METADATA, startWorld, until } from "./support.mjs";
 
 const settings = (issuer, changes = {}) => ({
   issuer: issuer.url, algorithms: ["RS256"], typ: ["JWT"], tenant_claim: "org", agent_type: "router", scope_claim: "scp", ...changes,
@@ -75,10 +75,15 @@ describe("another issuer's tokens", () => {
     ]) {
       const response = await world.get(token);
       assert.equal(response.status, 401, name);
-      assert.equal(response.headers.get("www-authenticate"), `Bearer error="invalid_token", error_description="${description}"`, name);
+      assert.equal(response.headers.get("www-authenticate"), `Bearer error="invalid_token", error_description="${description}", ${METADATA}`, name);
       await response.text();
     }
     assert.equal(await status(world.get(partner.token({ iss: "https://third.example" }))), 401);
+  });
+
+  test("may be had from there, as the API's metadata says", async () => {
+    const metadata = await (await world.get(undefined, { path: "/.well-known/oauth-protected-resource" })).json();
+    assert.deepEqual(metadata.authorization_servers, [world.issuer.url, world.partner.url]);
   });
 
   test("are never ours, and ours never theirs, whatever the keys are called", async () => {
@@ -105,7 +110,7 @@ describe("another issuer's tokens", () => {
     await bound.text();
     const dpop = await world.get(undefined, { headers: { authorization: `DPoP ${world.issuer.token().token}` } });
     assert.equal(dpop.status, 401);
-    assert.equal(dpop.headers.get("www-authenticate"), "Bearer");
+    assert.equal(dpop.headers.get("www-authenticate"), `Bearer ${METADATA}`);
     assert.equal((await dpop.json()).code, "dpop_not_supported");
   });
 });
