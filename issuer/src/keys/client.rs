@@ -64,6 +64,7 @@ pub(super) const fn problem(error: JwkError) -> &'static str {
             "has an RSA modulus that isn't of 2048 to 4096 bits, or a coordinate that isn't of 32 bytes"
         }
         JwkError::Exponent => "has an RSA exponent other than 65537",
+        JwkError::Point => "has a point that doesn't lie on its curve",
         JwkError::Empty => "is not for signatures with RS256, PS256, ES256 or EdDSA (alg, use, key_ops)",
     }
 }
