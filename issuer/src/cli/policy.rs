@@ -241,7 +241,8 @@ fn line_of(lines: &BTreeMap<String, usize>, problem: &Problem) -> usize {
 }
 
 fn needs(access: &Access) -> String {
-    let Access::Token(Requirements { issuers, audience, scopes, tenants, agent_types, staleness }) = access else {
+    let Access::Token(Requirements { issuers, audience, scopes, tenants, agent_types, staleness }) = access
+    else {
         return if *access == Access::Denied { "denied" } else { "nothing (anonymous)" }.to_owned();
     };
     let mut needs = vec!["a token".to_owned()];

@@ -27,6 +27,8 @@ use crate::storage::schema::{self, Mismatch};
 use crate::telemetry::{self, Logs};
 use crate::{http, traces};
 
+/// How long the database's connections may take to close: a request that was cut off may hold one.
+const DISCONNECTING: Duration = Duration::from_secs(1);
 /// How long the publisher, the audit log and the database's connections may take to close, after the requests.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -154,12 +156,13 @@ impl Running {
                 self.background.stop().await;
                 self.limits.stop().await;
                 self.app.audit.stop().await;
-                self.app.database.close().await;
+                timeout(DISCONNECTING, self.app.database.close()).await
             };
-            tokio::join!(close, async {
+            let watched = async {
                 self.admin.stop().await;
                 traces::stop().await;
-            });
+            };
+            tokio::join!(close, watched).0
         });
         let closed = closed.await;
         if drained.is_err() {
@@ -169,7 +172,7 @@ impl Running {
             )
             .into());
         }
-        closed.map_err(|_| "the database's connections didn't close in time; they were cut off")?;
+        closed.flatten().map_err(|_| "the database's connections didn't close in time; they were cut off")?;
         info!("stopped");
         Ok(())
     }

@@ -44,7 +44,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const SAY_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the last head of a process that stops may take.
-const LAST_HEAD: Duration = Duration::from_secs(2);
+const LAST_HEAD: Duration = Duration::from_secs(1);
 
 pub(super) struct Term<'t> {
     task: &'t Task,

@@ -215,7 +215,7 @@ async fn what_was_revoked_just_before_a_stop_is_at_the_edge() {
     })
     .await;
     // Longer than everything else takes that has to end.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(!edge.revoked_set().unwrap().contains(jti.coordinate()));
     edge.set_hub(Mood::Fine);
     edge.refuses(jti).await;
