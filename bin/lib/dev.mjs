@@ -181,7 +181,7 @@ function report({ ok, failed, figures }, setUp, warmth, logs) {
 function showWhatRuns(system, logs) {
   heading("Running");
   say(`  issuer      ${system.issuerUrl}   (metadata: /.well-known/oauth-authorization-server, /ready)`);
-  say(`  admin       http://${system.adminAddress}   (/livez, /readyz)`);
+  say(`  admin       http://${system.adminAddress}   (/livez, /readyz, /metrics, /log-level, POST /shutdown)`);
   say(`  edge        ${system.edgeUrl}   (/_countersign/health)`);
   say(`  upstream    ${system.upstreamUrl}`);
   say(`  logs        ${shown(logs)}/*.log`);

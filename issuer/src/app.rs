@@ -10,8 +10,11 @@ use crate::failures::Failures;
 use crate::grants::imported::Imported;
 use crate::hot::{self, HotState};
 use crate::keys::{self, KeyError, Promise, Ring, ServerSecrets};
+use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
+use crate::metrics;
 use crate::publisher;
+use crate::replicas::Replicas;
 use crate::status_lists::StatusLists;
 use crate::storage::{Database, StorageError, schema};
 use crate::tokens::serials::Serials;
@@ -50,6 +53,14 @@ pub struct App {
     pub limits: Limits,
     /// How publishing goes.
     pub publisher: publisher::Status,
+    /// Whether it stops.
+    pub lifecycle: Lifecycle,
+    /// Whether others are at work.
+    pub replicas: Replicas,
+    /// What metrics know of the database.
+    pub figures: metrics::figures::Latest,
+    /// How long a key signs before another takes its place.
+    pub key_rotation: Option<time::Duration>,
 }
 
 impl App {
@@ -80,6 +91,10 @@ impl App {
             imported: Imported::default(),
             failures: Failures::default(),
             publisher: publisher::Status::default(),
+            lifecycle: Lifecycle::default(),
+            replicas: Replicas::new(config.redis_url.is_some()),
+            figures: metrics::figures::Latest::default(),
+            key_rotation: signing.rotation,
         };
         Ok(Arc::new(app))
     }

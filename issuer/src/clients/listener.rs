@@ -21,6 +21,8 @@ const PING: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(250);
 /// How long a start waits until somebody listens.
 const FIRST: Duration = Duration::from_secs(1);
+/// How often the lock is tried that says whether others are at work, while it isn't had.
+const CLAIM: Duration = Duration::from_secs(1);
 /// How often uses are written.
 const WRITE_USES: Duration = Duration::from_secs(10);
 /// How often rules are looked for that another process left unconfirmed.
@@ -127,6 +129,10 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
     // What was announced before is unknown.
     app.clients.all_changed();
     app.serials.forget();
+    let shared = app.replicas.may_be_several();
+    let mut claimed = listening.claim(shared).await?;
+    app.replicas.claimed(claimed);
+    let mut claim = Instant::now();
     let mut pings = interval(PING);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -143,6 +149,11 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
                 app.clients.renew(asked);
                 if std::mem::take(outage) {
                     info!("changes are heard again");
+                }
+                if !claimed && claim.elapsed() >= CLAIM {
+                    claim = Instant::now();
+                    claimed = listening.claim(shared).await?;
+                    app.replicas.claimed(claimed);
                 }
             }
         }

@@ -2,14 +2,18 @@
 //!
 //! Each command asks for what it needs, so `migrate` runs without a master key.
 
+mod admin;
 mod backup;
 mod first_key;
 mod http;
 mod limits;
 mod master_key;
+mod metrics;
+mod otlp;
 mod publisher;
 mod secret;
 mod signing;
+mod soundness;
 mod sources;
 mod values;
 
@@ -17,9 +21,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admin::{Admin, Tls};
 pub use backup::{Backup, BackupKey, BackupReading};
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
+pub use metrics::{Guard, Metrics};
+pub use otlp::Otlp;
 pub use publisher::{Edge, KvStore, Publisher};
 pub use secret::Secret;
 pub use signing::Signing;
@@ -73,9 +80,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("HOST"),
     plain("PORT"),
     plain("ADMIN_ADDRESS"),
+    secret("ADMIN_TOKEN"),
+    plain("ADMIN_TLS_CERTIFICATE"),
+    plain("ADMIN_TLS_KEY"),
     plain("COUNTERSIGN_ENV"),
     plain("LOG_LEVEL"),
     plain("LOG_FORMAT"),
+    plain("OTLP_ENDPOINT"),
+    plain("OTLP_SAMPLE_PERCENT"),
     plain("TOKEN_LIFETIME_SECONDS"),
     plain("KV_API_BASE"),
     plain("KV_ACCOUNT_ID"),
@@ -86,7 +98,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("PUBLISHER_DIRECTORY"),
     plain("DATABASE_POOL_SIZE"),
     plain("STARTUP_TIMEOUT_SECONDS"),
+    plain("SHUTDOWN_DELAY_SECONDS"),
     plain("SHUTDOWN_TIMEOUT_SECONDS"),
+    plain("METRICS_ENABLED"),
+    plain("METRICS_GUARD"),
+    secret("METRICS_SECRET"),
+    plain("METRICS_ALLOWED_CIDRS"),
     plain("CORS_ALLOWED_ORIGINS"),
     plain("MAX_CONNECTIONS"),
     plain("MAX_CONNECTIONS_PER_IP"),
@@ -131,8 +148,12 @@ pub struct Serve {
     pub issuer_url: IssuerUrl,
     /// The public listener.
     pub address: SocketAddr,
-    /// The listener for probes.
-    pub admin_address: SocketAddr,
+    /// The listener for operators and probes.
+    pub admin: Admin,
+    /// Where traces go; nowhere without it.
+    pub otlp: Option<Otlp>,
+    /// Who may read metrics.
+    pub metrics: Metrics,
     /// Life of a token where its resource server doesn't say, in seconds.
     pub token_lifetime: u32,
     /// How long others may go by a status list without asking for it again, in seconds.
@@ -141,7 +162,9 @@ pub struct Serve {
     pub publisher: Option<Publisher>,
     /// For how long the audit log is kept.
     pub audit_retention: AuditRetention,
-    /// How long a stop waits for requests under way.
+    /// How long a stop goes on serving, so that who sends requests here sees it coming.
+    pub shutdown_delay: Duration,
+    /// How long it then waits for requests under way.
     pub shutdown_timeout: Duration,
     /// Who may connect, and from which pages.
     pub http: Http,
@@ -229,16 +252,15 @@ impl Serve {
         let issuer_url = IssuerUrl::read(&mut reader, telemetry.environment);
         let host = reader.parsed("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), "an IP address");
         let port = reader.parsed("PORT", 3000_u16, "a port number");
-        let admin_address = reader.parsed(
-            "ADMIN_ADDRESS",
-            SocketAddr::from(([127, 0, 0, 1], 9090)),
-            "an IP address and port",
-        );
+        let admin = Admin::read(&mut reader);
+        let otlp = Otlp::read(&mut reader);
+        let metrics = Metrics::read(&mut reader, telemetry.environment);
         let token_lifetime =
             reader.integer("TOKEN_LIFETIME_SECONDS", 900, 1..=MAX_LIFETIME_SECONDS, " seconds");
         let status_list_ttl = reader.integer("STATUS_LIST_TTL_SECONDS", 15, 1..=3600, " seconds");
         let publisher = Publisher::read(&mut reader, telemetry.environment);
         let audit_retention = AuditRetention::read(&mut reader);
+        let shutdown_delay = shutdown_delay(&mut reader, telemetry.environment);
         let shutdown_timeout = reader.integer("SHUTDOWN_TIMEOUT_SECONDS", 30, 1..=3600, " seconds");
         let http = Http::read(&mut reader, telemetry.environment);
 
@@ -247,9 +269,11 @@ impl Serve {
         let first_key = first_key::read(&mut reader, signing);
 
         let address = SocketAddr::new(host, port);
-        if address == admin_address && port != 0 {
+        soundness::check(&mut reader, telemetry.environment);
+        if address == admin.address && port != 0 {
             reader.problem(format!(
-                "ADMIN_ADDRESS {admin_address} is the address of HOST and PORT too: change one"
+                "ADMIN_ADDRESS {} is the address of HOST and PORT too: change one",
+                admin.address
             ));
         }
         let required = database.zip(master_key).zip(issuer_url);
@@ -262,16 +286,29 @@ impl Serve {
             first_key,
             issuer_url,
             address,
-            admin_address,
+            admin,
+            otlp,
+            metrics,
             token_lifetime,
             status_list_ttl,
             publisher,
             audit_retention,
+            shutdown_delay,
             shutdown_timeout: Duration::from_secs(shutdown_timeout.into()),
             http,
             limits,
         }))
     }
+}
+
+/// Nobody sends a developer's requests on. Elsewhere five seconds: a load balancer that asks every two has heard it twice, and of the ten seconds that
+/// container runtimes give a process half are left for requests.
+fn shutdown_delay(reader: &mut Reader<'_>, environment: Environment) -> Duration {
+    let default = match environment {
+        Environment::Development => 0,
+        Environment::Production => 5,
+    };
+    Duration::from_secs(reader.integer("SHUTDOWN_DELAY_SECONDS", default, 0..=300, " seconds").into())
 }
 
 impl Bootstrap {

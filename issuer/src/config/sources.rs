@@ -93,6 +93,11 @@ impl<'s> Reader<'s> {
         self.problems.push(problem.into());
     }
 
+    /// How many problems there are so far.
+    pub(super) const fn problem_count(&self) -> usize {
+        self.problems.len()
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<&'s str> {
         self.sources.get(name)
     }
@@ -100,6 +105,15 @@ impl<'s> Reader<'s> {
     /// A secret: `NAME`, or the content of the file that `NAME_FILE` names.
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
         self.secret_from(name, Readers::Anyone)
+    }
+
+    /// The same again, for another look: says nothing of what can't be read.
+    pub(super) fn peek(&self, name: &str) -> Option<Secret> {
+        if let Some(value) = self.sources.get(name) {
+            return Some(Secret::new(value.to_owned()));
+        }
+        let path = self.sources.get(&format!("{name}_FILE"))?;
+        read_secret(Path::new(path), Readers::Anyone).ok()
     }
 
     /// The same, of which the file must be closed to others.

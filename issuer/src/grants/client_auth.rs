@@ -23,6 +23,7 @@ use crate::domain::credential::Verifier;
 use crate::domain::tenant::TenantStatus;
 use crate::failures::Concerns;
 use crate::keys::check_signature;
+use crate::metrics;
 use crate::storage::clients::{Client, ClientCredential, Tenant};
 use crate::storage::{StorageError, credentials, used_assertions};
 
@@ -150,6 +151,7 @@ pub async fn authenticate(
             Ok(authenticated)
         }
         Err(Failure::Refused(refused)) => {
+            metrics::authentication_failed();
             // Counted first: of attempts at once those that come too late learn nothing.
             let counted = app.limits.authentication_failed(app, &attempt, refused.concerns, origin).await;
             let error = write_down(app, &refused, origin).await;

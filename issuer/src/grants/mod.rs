@@ -38,6 +38,23 @@ pub enum OauthError {
 }
 
 impl OauthError {
+    /// What it is, in a word: for metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::InvalidClient => "invalid_client",
+            Self::UnauthorizedClient(_) => "unauthorized_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidScope(_) => "invalid_scope",
+            Self::InvalidTarget(_) => "invalid_target",
+            Self::Limited(Limited::Rate(_)) => "rate_limited",
+            Self::Limited(Limited::LockedOut(_)) => "locked_out",
+            Self::Limited(Limited::Quota(_)) => "quota_used_up",
+            Self::Unavailable(_) => "unavailable",
+            Self::Server(_) => "server_error",
+        }
+    }
+
     pub(crate) fn invalid_request(problem: impl Into<String>) -> Self {
         Self::InvalidRequest(problem.into())
     }

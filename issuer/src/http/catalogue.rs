@@ -53,6 +53,12 @@ catalogue! {
     Unauthorized = "UNAUTHORIZED", UNAUTHORIZED,
         "There is no bearer token, or it doesn't hold; with the RFC 6750 challenge.",
         "Get a token for the issuer (`resource` = the issuer's URL) and send it as `Authorization: Bearer`.";
+    OperatorTokenRequired = "OPERATOR_TOKEN_REQUIRED", UNAUTHORIZED,
+        "The admin listener was asked for more than a probe without its token.",
+        "Send `ADMIN_TOKEN` as `Authorization: Bearer`.";
+    AccessRefused = "ACCESS_REFUSED", FORBIDDEN,
+        "The admin listener was asked by a web page, or `/metrics` by somebody whom `METRICS_GUARD` doesn't let in.",
+        "Ask from a program; for `/metrics`, with the header `x-metrics-secret` or from an address in `METRICS_ALLOWED_CIDRS`.";
     InsufficientScope = "INSUFFICIENT_SCOPE", FORBIDDEN,
         "The token lacks the scope in `details.required_scope`.",
         "Ask for a token with that scope; if the agent isn't allowed it, an administrator has to grant it.";

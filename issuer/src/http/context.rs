@@ -14,9 +14,11 @@ use tracing::{Instrument as _, info, info_span};
 
 use super::bounds::ANSWER_PATIENCE;
 use super::error::ApiError;
-use super::respond;
+use super::{respond, trace_context};
 use crate::config::TrustedProxies;
 use crate::domain::audit::Origin;
+use crate::metrics;
+use crate::traces::{self, RequestSpan};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -41,7 +43,10 @@ pub(super) async fn enter(
         .get::<MatchedPath>()
         .map_or("unknown".to_owned(), |path| path.as_str().to_owned());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = info_span!("request", request_id);
+    let caller = trace_context::caller(request.headers());
+    let traced = traces::begin(&method, &route, &request_id, caller);
+    let trace_id = traced.as_ref().map_or_else(|| trace_context::trace_id(caller), RequestSpan::trace_id);
+    let span = info_span!("request", request_id, trace_id);
     async move {
         let handled = tokio::time::timeout(ANSWER_PATIENCE, next.run(request));
         let mut response = match AssertUnwindSafe(handled).catch_unwind().await {
@@ -55,6 +60,10 @@ pub(super) async fn enter(
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert(REQUEST_ID, value);
         }
+        if let Some(traced) = traced {
+            traced.answered(response.status().as_u16());
+        }
+        metrics::request_answered(&method, route.clone(), response.status().as_u16(), started.elapsed());
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         info!(%method, route, status = response.status().as_u16(), duration_us, "request");
         response

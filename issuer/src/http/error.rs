@@ -44,6 +44,8 @@ pub(super) enum ApiError {
     NotAcceptable,
     HistoryNotKept,
     MethodNotAllowed(Method),
+    OperatorTokenRequired,
+    AccessRefused,
     Management(ManagementError),
     /// The text is for the log.
     Unavailable(String),
@@ -156,6 +158,14 @@ impl ApiError {
                 let message =
                     format!("This path doesn't take {method}; the header Allow says what it takes.");
                 Answer::new(Code::MethodNotAllowed, message)
+            }
+            Self::OperatorTokenRequired => {
+                let message = "The admin listener's token is required: Authorization: Bearer.";
+                let answer = Answer::new(Code::OperatorTokenRequired, message);
+                Answer { challenge: Some("Bearer".to_owned()), ..answer }
+            }
+            Self::AccessRefused => {
+                Answer::new(Code::AccessRefused, "This isn't for who asks, or not from there.")
             }
             Self::Management(error) => management_answer(error),
             Self::Unavailable(_) => {

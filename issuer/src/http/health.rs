@@ -58,13 +58,17 @@ pub(super) async fn health() -> Json<Health> {
 pub(super) struct Readiness {
     #[schema(schema_with = readiness_words)]
     status: &'static str,
+    /// The parts without which it can't.
+    failing: Vec<&'static str>,
+    /// The parts that aren't as they should be.
+    degraded: Vec<&'static str>,
     /// By part: `status`, and what else is to be said about it.
     #[schema(value_type = BTreeMap<String, CheckBody>)]
     checks: serde_json::Map<String, Value>,
 }
 
 fn readiness_words() -> RefOr<Schema> {
-    openapi::word(&["ready", "degraded", "unavailable"])
+    openapi::word(&["ready", "degraded", "unavailable", "stopping"])
 }
 
 /// How a part is.
@@ -96,13 +100,23 @@ struct Check {
     summary = "Whether the issuer can do its work",
     responses(
         (status = 200, description = "It can, `degraded` not as well as it should.", body = Readiness),
-        (status = 503, description = "It can't.", body = Readiness),
+        (status = 503, description = "It can't, or is about to stop.", body = Readiness),
     ),
 )]
 pub(super) async fn ready(
     State(app): State<Arc<App>>,
     Extension(last): Extension<Arc<LastReadiness>>,
 ) -> Response {
+    if app.lifecycle.is_stopping() {
+        // Requests are answered for a while yet, but no more should be sent here. What was looked at before doesn't matter any more.
+        let body = Readiness {
+            status: "stopping",
+            failing: Vec::new(),
+            degraded: Vec::new(),
+            checks: serde_json::Map::new(),
+        };
+        return unavailable(body);
+    }
     // Anybody may ask, as often as they like: they share an answer.
     let mut last = last.0.lock().await;
     let (verdict, body) = match &*last {
@@ -114,12 +128,13 @@ pub(super) async fn ready(
     };
     drop(last);
     match verdict {
-        Verdict::Unavailable => {
-            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], Json(body))
-                .into_response()
-        }
+        Verdict::Unavailable => unavailable(body),
         Verdict::Ready | Verdict::Degraded => Json(body).into_response(),
     }
+}
+
+fn unavailable(body: Readiness) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], Json(body)).into_response()
 }
 
 async fn look(app: &App) -> (Verdict, Readiness) {
@@ -134,9 +149,13 @@ async fn look(app: &App) -> (Verdict, Readiness) {
         Verdict::Degraded => "degraded",
         Verdict::Unavailable => "unavailable",
     };
+    let named = |verdict| {
+        checks.iter().filter(|check| check.verdict == verdict).map(|check| check.name).collect::<Vec<_>>()
+    };
+    let (failing, degraded) = (named(Verdict::Unavailable), named(Verdict::Degraded));
     let checks: serde_json::Map<String, Value> =
         checks.into_iter().map(|check| (check.name.to_owned(), check.body)).collect();
-    (verdict, Readiness { status, checks })
+    (verdict, Readiness { status, failing, degraded, checks })
 }
 
 async fn database(app: &App) -> [Check; 2] {
@@ -173,6 +192,8 @@ async fn keys(app: &App) -> Check {
 async fn hot_state(app: &App) -> Check {
     let health = app.hot.health().await;
     let (verdict, status) = match health {
+        // Whoever counts for itself has to be alone.
+        hot::Health::Ok if app.replicas.count_apart() => (Verdict::Degraded, "several_apart"),
         hot::Health::Ok => (Verdict::Ready, "ok"),
         hot::Health::Degraded => (Verdict::Degraded, "degraded"),
     };

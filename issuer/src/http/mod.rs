@@ -5,6 +5,7 @@
 //! `/openapi.json` ([`openapi`]) can't miss one. Of errors the annotation names only the handler's own, by their codes; what any request may get
 //! (401, 413, 429, 503 and so on) is added there.
 
+mod admin;
 pub(crate) mod agents;
 pub(crate) mod audit;
 mod body;
@@ -22,6 +23,7 @@ mod introspect;
 mod json;
 mod limits;
 pub(crate) mod list;
+mod metrics;
 mod oauth;
 mod openapi;
 mod patient;
@@ -34,6 +36,7 @@ mod server;
 mod status_lists;
 pub(crate) mod tenants;
 mod token;
+mod trace_context;
 mod unlock;
 mod wellknown;
 
@@ -42,28 +45,33 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use utoipa_axum::routes;
 
+pub use admin::Operators;
 pub use server::{Connections, serve};
 
 use crate::app::App;
-use crate::config::AllowedOrigins;
+use crate::config::{AllowedOrigins, Guard};
 use catalogue::OauthCode;
 use error::ApiError;
 use oauth::OauthFailure;
 use openapi::{Routes, alias};
 
 /// The public API.
-pub fn public(app: Arc<App>, allowed_origins: AllowedOrigins) -> Router {
+///
+/// With `metrics`, these too, for whom it lets in: they aren't part of the API's description.
+pub fn public(app: Arc<App>, allowed_origins: AllowedOrigins, metrics: Option<Guard>) -> Router {
     let mut described = routes();
     // RFC 8414 §3.1: for an issuer with a path the well-known part goes in front of it.
     if !app.issuer_url.path().is_empty() {
         let path = format!("{}{}", wellknown::METADATA_PATH, app.issuer_url.path());
         described = described.routes(alias(&path, routes!(wellknown::metadata)));
     }
-    let (router, api) = described.into_parts();
+    let (mut router, api) = described.into_parts();
+    if let Some(guard) = metrics {
+        router = router.route("/metrics", metrics::guarded(guard));
+    }
     let document = Arc::new(docs::Document::description(&openapi::describe(&api, app.issuer_url.path())));
     finish(router.layer(Extension(document)), app, allowed_origins)
 }
@@ -104,6 +112,7 @@ fn routes() -> Routes {
         .routes(routes!(status_lists::read))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
+        .routes(alias("/health/ready", routes!(health::ready)))
         .routes(routes!(docs::document))
         .routes(routes!(docs::page))
 }
@@ -113,10 +122,9 @@ pub fn description() -> String {
     docs::Document::description(&openapi::describe(&routes().into_parts().1, "")).text()
 }
 
-/// The probes, for the operator's eyes.
-pub fn admin(app: Arc<App>) -> Router {
-    let router = Router::new().route("/livez", get(health::health)).route("/readyz", get(health::ready));
-    finish(router, app, AllowedOrigins::none())
+/// Probes, and what operators do to a running issuer.
+pub fn admin(app: Arc<App>, operators: Operators) -> Router {
+    finish(admin::routes(operators), app, AllowedOrigins::none())
 }
 
 /// What surrounds every route: the last layer is the outermost.

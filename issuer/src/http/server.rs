@@ -23,7 +23,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 use tracing::warn;
 
@@ -31,6 +32,7 @@ use super::bounds::{
     DISCARD_PATIENCE, DISCARDED_BYTES, HEAD_BYTES, HEAD_FIELDS, HEAD_PATIENCE, SEND_PATIENCE,
 };
 use super::patient::Patient;
+use crate::config::Tls;
 
 /// At a stop, how long a connection that has no request under way may still send one, and an answer may take to leave.
 const LAST_CALL: Duration = Duration::from_millis(500);
@@ -48,13 +50,15 @@ pub struct Connections {
     pub unbounded: Vec<IpNet>,
 }
 
-/// Serves `router` on `listener` until `stopping`, then until no request is under way.
+/// Serves `router` on `listener`, with TLS where there is a certificate, until `stopping`; then until no request is under way.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     connections: Connections,
+    tls: Option<Tls>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let tls = tls.map(|Tls(config)| TlsAcceptor::from(config));
     let slots = Arc::new(Semaphore::new(connections.max));
     let peers = Arc::new(Peers::new(connections.max_per_ip, connections.unbounded));
     let under_way = Arc::new(AtomicUsize::new(0));
@@ -85,11 +89,18 @@ pub async fn serve(
         let (router, under_way) = (router.clone(), under_way.clone());
         let service =
             service_fn(move |request| answer(router.clone(), peer, request, UnderWay::new(&under_way)));
-        let stream = TokioIo::new(Patient::new(stream, SEND_PATIENCE));
-        let connection = graceful.watch(protocol.serve_connection(stream, service));
+        let stream = Patient::new(stream, SEND_PATIENCE);
+        let (protocol, watcher, tls) = (protocol.clone(), graceful.watcher(), tls.clone());
         tokio::spawn(async move {
-            // An error is a client that went away, or was too slow.
-            _ = connection.await;
+            // An error is a client that went away, was too slow, or doesn't speak the protocol.
+            match tls {
+                None => _ = watcher.watch(protocol.serve_connection(TokioIo::new(stream), service)).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(HEAD_PATIENCE, tls.accept(stream)).await {
+                        _ = watcher.watch(protocol.serve_connection(TokioIo::new(stream), service)).await;
+                    }
+                }
+            }
             drop((slot, place));
         });
     }
@@ -176,7 +187,7 @@ async fn discard(body: &Mutex<Incoming>) -> bool {
         }
         false
     };
-    tokio::time::timeout(DISCARD_PATIENCE, reading).await.unwrap_or(false)
+    timeout(DISCARD_PATIENCE, reading).await.unwrap_or(false)
 }
 
 /// Returns once no request has been under way for as long as [`LAST_CALL`].

@@ -16,6 +16,7 @@ use crate::domain::audit::Origin;
 use crate::domain::scope::Scopes;
 use crate::grants::OauthError;
 use crate::grants::client_credentials::{self, Issued, Request as Grant};
+use crate::metrics;
 
 /// The form of a token request.
 #[derive(ToSchema)]
@@ -65,6 +66,16 @@ pub(super) async fn issue(
     Extension(origin): Extension<Origin>,
     request: Request,
 ) -> Result<impl IntoResponse, OauthFailure> {
+    let issued = answer(&app, &origin, request).await;
+    metrics::token_request(match &issued {
+        Ok(_) => "issued",
+        Err(OauthFailure(error)) => error.word(),
+    });
+    // Both, for caches of either age (RFC 6749 §5.1).
+    Ok(([(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")], Json(issued?)))
+}
+
+async fn answer(app: &App, origin: &Origin, request: Request) -> Result<Issued, OauthFailure> {
     let mut form = Form::read(request).await?;
     match form.take("grant_type").as_deref() {
         None => return Err(invalid("grant_type is required")),
@@ -72,9 +83,7 @@ pub(super) async fn issue(
         Some(_) => return Err(OauthError::UnsupportedGrantType.into()),
     }
     let grant = read_grant(&mut form)?;
-    let issued = client_credentials::issue(&app, &form.client, grant, &origin).await?;
-    // Both, for caches of either age (RFC 6749 §5.1).
-    Ok(([(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")], Json(issued)))
+    Ok(client_credentials::issue(app, &form.client, grant, origin).await?)
 }
 
 fn read_grant(form: &mut Form) -> Result<Grant, OauthFailure> {

@@ -110,6 +110,11 @@ impl Keys {
         wishes.into_iter().find_map(|wish| self.tokens.signer_at(now, wish))
     }
 
+    /// What is known of all of them.
+    pub fn records(&self) -> impl Iterator<Item = &KeyRecord> {
+        [&self.tokens, &self.heads].into_iter().flat_map(|ring| ring.held.iter().map(|held| &held.record))
+    }
+
     /// The longest, in seconds, that any issuer lets its JWK Set be kept.
     pub const fn jwks_max_age(&self) -> u32 {
         self.state.jwks_max_age

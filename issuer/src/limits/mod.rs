@@ -25,6 +25,7 @@ use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::limit::{Moment, Month, Network, Pair, Rate, Standing, Subject, TenantQuota, TenantRates};
 use crate::failures::Concerns;
 use crate::hot::{Counted, Failed, HotState, MonthlyCount, OutOfReach};
+use crate::metrics;
 use crate::storage::limits::Announcement;
 use crate::storage::{Database, StorageError};
 
@@ -143,6 +144,11 @@ impl Limits {
         &self.settings.trusted_proxies
     }
 
+    /// Tokens a month of a tenant on the free plan.
+    pub const fn free_tier(&self) -> u64 {
+        self.settings.free_tier
+    }
+
     /// Counts a request from `ip`, before anything else is done with it.
     pub async fn from_address(&self, ip: IpAddr) -> Result<(), RateLimited> {
         let subject = Subject::Ip(Network::of(ip));
@@ -191,7 +197,10 @@ impl Limits {
         };
         let attempts = self.hot.attempts(pair, now()).await;
         match attempts.locked_for {
-            Some(left) => Err(LockedOut { left }),
+            Some(left) => {
+                metrics::limited("lockout");
+                Err(LockedOut { left })
+            }
             None => Ok(Attempt { pair: Some(pair), failed_before: attempts.failed }),
         }
     }
@@ -211,8 +220,11 @@ impl Limits {
         let policy = &self.settings.lockout;
         match self.hot.failed(pair, policy, now()).await {
             Failed::Noted => return Ok(()),
-            Failed::LockedOut(left) => return Err(FailureError::LockedOut(LockedOut { left })),
-            Failed::LocksOut => {}
+            Failed::LockedOut(left) => {
+                metrics::limited("lockout");
+                return Err(FailureError::LockedOut(LockedOut { left }));
+            }
+            Failed::LocksOut => metrics::locked_out(),
         }
         let mut event = Event::failed(Action::ClientLockedOut, "too many failed authentications", origin);
         event.details["failures"] = json!(policy.attempts);
@@ -236,6 +248,7 @@ impl Limits {
         let (rates, now) = (self.rates_of(client, tenant, rates), now());
         let counted = self.hot.count(&rates, attempt.pair, now).await;
         if let Some(left) = counted.locked_for {
+            metrics::limited("lockout");
             return Err(Limited::LockedOut(LockedOut { left }));
         }
         if let Some(pair) = attempt.pair
@@ -261,7 +274,13 @@ impl Limits {
     ) -> Result<Option<Unit>, QuotaError> {
         let limit = quota.own.or(quota.free_plan.then_some(self.settings.free_tier));
         match limit {
-            Some(limit) => self.quotas.take(database, tenant, limit, Month::of(at)).await.map(Some),
+            Some(limit) => {
+                let taken = self.quotas.take(database, tenant, limit, Month::of(at)).await;
+                if let Err(QuotaError::UsedUp(_)) = taken {
+                    metrics::limited("quota");
+                }
+                taken.map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -301,7 +320,9 @@ fn judge(rates: &[Rate], counted: Counted, now: Moment) -> Result<(), RateLimite
         }
     }
     // Where there was room there is none that refuses.
-    refusing.map_or(Ok(()), |standing| Err(RateLimited { standing }))
+    let Some(standing) = refusing else { return Ok(()) };
+    metrics::limited(standing.kind);
+    Err(RateLimited { standing })
 }
 
 fn now() -> Moment {

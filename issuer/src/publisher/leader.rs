@@ -40,6 +40,8 @@ pub(super) enum Ended {
     Courier,
     /// The hub holds another history: see `Term::confirm`.
     Superseded,
+    /// The process stops, and the edge didn't take the last head in time.
+    OutOfTime,
 }
 
 impl From<StorageError> for Ended {
@@ -53,31 +55,39 @@ impl fmt::Display for Ended {
         match self {
             Self::Storage(error) => error.fmt(f),
             Self::Courier => f.write_str("a courier is gone"),
+            Self::OutOfTime => f.write_str("the edge didn't take it in time"),
             Self::Superseded => f.write_str("the hub holds a head that this database didn't make"),
         }
     }
 }
 
 impl Task {
-    /// Until `stopping`.
+    /// Until `stopping`; then what is queued goes out first.
     pub(super) async fn run(self, mut stopping: watch::Receiver<bool>) {
-        tokio::select! {
-            () = self.work() => {}
-            _ = stopping.wait_for(|stop| *stop) => {}
-        }
-    }
-
-    async fn work(&self) {
         loop {
-            let Err(ended) = self.serve().await;
+            let Err(ended) = self.serve(&mut stopping).await else { return };
+            if *stopping.borrow() {
+                return warn!("what was revoked last isn't published before the stop: {ended}");
+            }
             warn!("the publisher starts over: {ended}");
             self.app.publisher.set_role(Role::Disconnected);
-            sleep(RETRY).await;
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                () = stopped(&mut stopping) => return,
+            }
         }
     }
 
-    /// Follows until it leads, leads until the connection breaks.
-    async fn serve(&self) -> Result<std::convert::Infallible, Ended> {
+    /// Follows until it leads, leads until the connection breaks or the process stops.
+    async fn serve(&self, stopping: &mut watch::Receiver<bool>) -> Result<(), Ended> {
+        let term = tokio::select! {
+            term = self.follow() => term?,
+            () = stopped(stopping) => return Ok(()),
+        };
+        term.lead(stopping).await
+    }
+
+    async fn follow(&self) -> Result<Term<'_>, Ended> {
         let mut leadership = Leadership::open(&self.app.database).await?;
         while !leadership.acquire().await? {
             self.app.publisher.set_role(Role::Follower);
@@ -85,6 +95,12 @@ impl Task {
         }
         self.app.publisher.set_role(Role::Leader);
         info!("this process publishes revocations");
-        Term::begin(self, leadership).await?.lead().await
+        Term::begin(self, leadership).await
     }
+}
+
+/// Returns when the process stops.
+pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // Without a sender nobody is left to ask for it, nor to wait.
+    _ = stopping.wait_for(|stop| *stop).await;
 }

@@ -63,7 +63,7 @@ pub fn start(app: &Arc<App>, config: &config::Publisher) -> Result<Publisher, re
 }
 
 impl Publisher {
-    /// Ends it. What isn't published yet stays in the outbox for the next leader.
+    /// Ends it, when what is queued was published or a second is over. What isn't published then stays in the outbox for the next leader.
     pub async fn stop(self) {
         _ = self.stop.send(true);
         _ = self.leader.await;

@@ -39,6 +39,12 @@ struct State {
     failing: Vec<(&'static str, Instant)>,
 }
 
+impl State {
+    fn lag(&self) -> Duration {
+        self.lag.map_or(Duration::ZERO, |(lag, then)| lag + then.elapsed())
+    }
+}
+
 /// What `/ready` says about it.
 pub struct Report {
     /// Whether somebody should look.
@@ -73,10 +79,20 @@ impl Status {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// For metrics: `None` where nothing is published; inside, of the leader only, for how long the oldest change hadn't reached the edge, and what it says.
+    pub fn leading(&self) -> Option<Option<(Duration, publication::Report)>> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.role {
+            Role::Disabled => None,
+            Role::Disconnected | Role::Follower => Some(None),
+            Role::Leader => Some(Some((state.lag(), state.report.clone()))),
+        }
+    }
+
     /// How it stands now.
     pub fn report(&self) -> Report {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lag = state.lag.map_or(Duration::ZERO, |(lag, then)| lag + then.elapsed());
+        let lag = state.lag();
         let lag_ms = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
         let failing: Vec<&str> = state.failing.iter().map(|(sink, _)| *sink).collect();
         let (stuck, body) = match state.role {

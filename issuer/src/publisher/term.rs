@@ -1,6 +1,5 @@
 //! One time of leading: from getting the lock to losing it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +8,12 @@ use countersign_shared::key_statement::{KEY_STATEMENT_TYPE, MAX_KEY_STATEMENT_BY
 use countersign_shared::revocation::{HEAD_TYPE, MAX_HEAD_BYTES, hex};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use super::artifacts::{self, BaseObject, Delta, OBJECT_KEPT, cutoff};
 use super::courier::Delivery;
-use super::leader::{Doors, Ended, Task};
+use super::leader::{Doors, Ended, Task, stopped};
 use super::reading::{self, NotMade};
 use super::route::Route;
 use super::sinks::{Artifact, MAX_DELETED};
@@ -43,6 +42,9 @@ const REPLACE_EVERY: Duration = Duration::from_secs(30);
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// What the database is told of how publishing goes, it is told this often at most.
 const SAY_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the last head of a process that stops may take.
+const LAST_HEAD: Duration = Duration::from_secs(1);
 
 pub(super) struct Term<'t> {
     task: &'t Task,
@@ -140,14 +142,37 @@ impl<'t> Term<'t> {
         Ok(term)
     }
 
-    pub(super) async fn lead(mut self) -> Result<Infallible, Ended> {
-        self.confirm().await?;
+    /// Until the connection breaks, or the process stops and what is queued has gone out.
+    pub(super) async fn lead(mut self, stopping: &mut watch::Receiver<bool>) -> Result<(), Ended> {
+        tokio::select! {
+            confirmed = self.confirm() => confirmed?,
+            () = stopped(stopping) => return Ok(()),
+        }
         // Whether the store still has what an earlier leader put there isn't known, so it gets a base anew.
         self.read_base();
         loop {
             self.publish().await?;
-            self.wait_for_news(Instant::now()).await?;
+            tokio::select! {
+                news = self.wait_for_news(Instant::now()) => news?,
+                () = stopped(stopping) => break,
+            }
         }
+        // Where nobody takes over, the edge would learn only at the next start of what was revoked last.
+        timeout(LAST_HEAD, self.finish()).await.unwrap_or(Err(Ended::OutOfTime))
+    }
+
+    /// Publishes what is queued, and waits until it has arrived.
+    async fn finish(&mut self) -> Result<(), Ended> {
+        self.publish().await?;
+        while self.is_behind {
+            self.publish().await?;
+        }
+        // Without a base there is no head to wait for; the next start makes both.
+        while self.position.base.is_some() && !self.heads.lag().is_zero() {
+            self.heads.news().await.map_err(|_| Ended::Courier)?;
+            self.note_delivery()?;
+        }
+        Ok(())
     }
 
     /// Shows the hub where the database stands, before anything gets a number. A database that was restored from a backup would otherwise

@@ -40,6 +40,19 @@ impl Listening {
         opened.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)))
     }
 
+    /// Tries to take, for as long as the connection lasts, the lock that says whether several issuers may be at work: `shared`, or alone. Not to be asked
+    /// again once it was had.
+    pub async fn claim(&mut self, shared: bool) -> Result<bool, StorageError> {
+        let claim = sqlx::query_scalar!(
+            r#"select case when $1 then pg_try_advisory_lock_shared(place) else pg_try_advisory_lock(place) end as "held!"
+               from (select hashtextextended('countersign replicas', 0) as place) lock"#,
+            shared
+        )
+        .fetch_one(&mut self.connection);
+        let answer = tokio::time::timeout(PATIENCE, claim).await;
+        Ok(answer.map_err(|_| StorageError::Unavailable(sqlx::Error::PoolTimedOut))??)
+    }
+
     /// The next payload. An error means that the connection is lost.
     pub async fn next(&mut self) -> Result<String, StorageError> {
         match self.connection.try_recv().await? {

@@ -10,6 +10,7 @@ pub mod changes;
 pub mod clients;
 pub mod credential_uses;
 pub mod credentials;
+pub mod figures;
 pub mod idempotency;
 pub mod inspection;
 pub mod jobs;
@@ -147,6 +148,12 @@ impl Database {
     /// A pool of one connection with a request's patience, for who takes many requests' work together.
     fn single(&self) -> PgPool {
         pool(1, self.options.clone())
+    }
+
+    /// Of each pool its name, how many connections are open, and how many of them are unused.
+    pub fn connections(&self) -> [(&'static str, u32, u32); 2] {
+        [("tenant", &self.confined), ("installation", &self.installation)]
+            .map(|(name, pool)| (name, pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX)))
     }
 
     /// Closes every connection, once it is back.

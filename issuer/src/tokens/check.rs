@@ -8,6 +8,7 @@ use countersign_shared::{Claims, Prepared, Refusal, Signature, VerifiedToken, pr
 use crate::app::App;
 use crate::clock;
 use crate::keys::check_signature;
+use crate::metrics;
 use crate::storage::StorageError;
 use crate::storage::revocations::{LiveState, live_state};
 
@@ -84,6 +85,18 @@ pub fn to_be_revoked(app: &App, token: &str) -> Result<Claims, Refusal> {
 
 /// Whether `token` holds, all considered, and what the database says of it. A mark in the hot state is enough to refuse it; to accept it takes the database.
 pub async fn verify(
+    app: &App,
+    token: &str,
+    audience: Audience,
+) -> Result<(VerifiedToken, LiveState), CheckError> {
+    let verified = look_at(app, token, audience).await;
+    if let Err(CheckError::Refused(refusal) | CheckError::Ended(refusal, _)) = &verified {
+        metrics::token_refused(refusal.reason());
+    }
+    verified
+}
+
+async fn look_at(
     app: &App,
     token: &str,
     audience: Audience,

@@ -10,7 +10,7 @@ use sqlx::postgres::PgPool;
 use crate::support::cli::Cli;
 use crate::support::{AUDIENCE, Client, TestDatabase};
 
-const OTHER_MASTER_KEY: &str = "b3RoZXIgY291bnRlcnNpZ24gdGVzdCBtYXN0ZXIga2U=";
+const OTHER_MASTER_KEY: &str = "jjBul8ICZrzs83n1BlR44EYr81ybPomJm6M79Ec1458=";
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -127,7 +127,7 @@ async fn at_once_from_several_places_it_is_done_once() {
 #[tokio::test]
 async fn nothing_runs_on_another_schema() {
     let database = TestDatabase::empty().await;
-    let cli = Cli::new(&database.url);
+    let cli = Cli::new(&database.url).env("STARTUP_TIMEOUT_SECONDS", "1");
     for arguments in [&["serve"] as &[_], &["bootstrap"], &["keys", "list"]] {
         let said = cli.run(arguments).expect_failure();
         assert_eq!(said, "the database schema is not up to date: run: countersign migrate");

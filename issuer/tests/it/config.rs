@@ -1,9 +1,8 @@
 //! Configuration as the operator meets it: by what the binary says.
 
-use std::path::PathBuf;
-
 use crate::support::cli::{Cli, Ran};
-use crate::support::{MASTER_KEY, TestDatabase};
+use crate::support::file::File;
+use crate::support::{ADMIN_TOKEN, MASTER_KEY, TestDatabase};
 
 /// The problems it names.
 fn problems(ran: &Ran) -> Vec<String> {
@@ -12,38 +11,6 @@ fn problems(ran: &Ran) -> Vec<String> {
     let mut lines = stderr.lines();
     assert_eq!(lines.next(), Some("countersign: the configuration is not valid:"));
     lines.map(|line| line.strip_prefix("  ").unwrap().to_owned()).collect()
-}
-
-/// A file that goes when the test does.
-struct File(PathBuf);
-
-impl File {
-    fn new(content: &str) -> Self {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name =
-            format!("countersign-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, content).unwrap();
-        let file = Self(path);
-        file.mode(0o600);
-        file
-    }
-
-    fn mode(&self, mode: u32) {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        _ = std::fs::remove_file(&self.0);
-    }
 }
 
 const URL: &str = "postgres://user:hunter2@127.0.0.1:1/none";
@@ -84,6 +51,11 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         .env("DATABASE_POOL_SIZE", "1")
         .env("STARTUP_TIMEOUT_SECONDS", "x")
         .env("SHUTDOWN_TIMEOUT_SECONDS", "0")
+        .env("SHUTDOWN_DELAY_SECONDS", "301")
+        .env("OTLP_ENDPOINT", "http://hunter2@collector:4318")
+        .env("OTLP_SAMPLE_PERCENT", "101")
+        .env("ADMIN_TOKEN", "hunter2")
+        .env("ADMIN_TLS_CERTIFICATE", "/nonexistent/certificate.pem")
         .env("CORS_ALLOWED_ORIGINS", "*")
         .env("MAX_CONNECTIONS", "1")
         .env("MAX_CONNECTIONS_PER_IP", "0")
@@ -105,6 +77,11 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         "DATABASE_POOL_SIZE",
         "STARTUP_TIMEOUT_SECONDS",
         "SHUTDOWN_TIMEOUT_SECONDS",
+        "SHUTDOWN_DELAY_SECONDS",
+        "ADMIN_TOKEN",
+        "ADMIN_TLS_KEY",
+        "OTLP_ENDPOINT",
+        "OTLP_SAMPLE_PERCENT",
         "CORS_ALLOWED_ORIGINS",
         "MAX_CONNECTIONS",
         "MAX_CONNECTIONS_PER_IP",
@@ -116,7 +93,7 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         let count = named.iter().filter(|problem| problem.starts_with(&format!("{name} "))).count();
         assert_eq!(count, 1, "{name}: {named:#?}");
     }
-    assert_eq!(named.len(), 21, "{named:#?}");
+    assert_eq!(named.len(), 26, "{named:#?}");
     assert!(!ran.stderr().contains("hunter2") && !ran.stderr().contains("aHVudGVyMg"), "{}", ran.stderr());
 }
 
@@ -251,4 +228,82 @@ fn a_publisher_is_configured_whole_or_not_at_all() {
     for (problem, start) in named.iter().zip(starts) {
         assert!(problem.starts_with(start), "{problem}");
     }
+}
+
+#[test]
+fn beyond_the_loopback_the_admin_listener_has_a_token() {
+    let cli = |address: &str| Cli::new(URL).env("ADMIN_ADDRESS", address);
+    for address in ["0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090"] {
+        let named = problems(&cli(address).run(&["serve"]));
+        assert!(
+            named.len() == 1
+                && named[0].starts_with("ADMIN_TOKEN environment variable is required with ADMIN_ADDRESS"),
+            "{address}: {named:?}"
+        );
+        let ran =
+            cli(address).env("ADMIN_TOKEN", ADMIN_TOKEN).env("STARTUP_TIMEOUT_SECONDS", "1").run(&["serve"]);
+        assert_ne!(ran.code(), Some(78), "{}", ran.stderr());
+    }
+    let short = problems(&cli("127.0.0.1:0").env("ADMIN_TOKEN", &ADMIN_TOKEN[..31]).run(&["serve"]));
+    assert!(short.len() == 1 && short[0].starts_with("ADMIN_TOKEN must have at least 32"), "{short:?}");
+}
+
+#[test]
+fn production_takes_no_examples() {
+    let weak = [
+        // base64 of 32 zeros, of `0123456789abcdef0123456789abcdef`.
+        ("MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        ("MASTER_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
+        ("ADMIN_TOKEN", "changeme-changeme-changeme-changeme"),
+        ("ADMIN_TOKEN", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        ("DATABASE_URL", "postgres://postgres:postgres@127.0.0.1:1/none"),
+        ("REDIS_URL", "redis://:changeme@127.0.0.1:1"),
+    ];
+    for (name, value) in weak {
+        let cli = Cli::new(URL).env(name, value).env("STARTUP_TIMEOUT_SECONDS", "1");
+        let ran = cli.run(&["serve"]);
+        let named = problems(&ran);
+        assert!(named.len() == 1 && named[0].contains(name) && named[0].contains("production"), "{named:?}");
+        assert!(!ran.stderr().contains(value), "{name}");
+        // A developer may.
+        let ran = cli.env("COUNTERSIGN_ENV", "development").run(&["serve"]);
+        assert_eq!(ran.code(), Some(1), "{name}: {}", ran.stderr());
+    }
+    // Out of a file it is the same.
+    let file = File::new("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let cli = Cli::new(URL).without("MASTER_KEY").env("MASTER_KEY_FILE", file.path());
+    assert!(problems(&cli.run(&["serve"]))[0].starts_with("MASTER_KEY isn't random"));
+}
+
+#[test]
+fn metrics_are_guarded_in_production() {
+    let named = |settings: &[(&str, &str)]| {
+        let cli = settings.iter().fold(Cli::new(URL), |cli, (name, value)| cli.env(name, value));
+        problems(&cli.run(&["serve"]))
+    };
+    for (settings, starts) in [
+        (&[("METRICS_GUARD", "none")] as &[_], "METRICS_GUARD must not be `none` in production"),
+        (&[("METRICS_GUARD", "open")], "METRICS_GUARD must be `none`, `secret` or `cidr`"),
+        (&[("METRICS_GUARD", "secret")], "METRICS_SECRET environment variable is required with"),
+        (
+            &[("METRICS_GUARD", "secret"), ("METRICS_SECRET", "hunter2")],
+            "METRICS_SECRET must have at least 32",
+        ),
+        (&[("METRICS_GUARD", "cidr")], "METRICS_ALLOWED_CIDRS environment variable is required with"),
+        (
+            &[("METRICS_GUARD", "cidr"), ("METRICS_ALLOWED_CIDRS", "10.0.0.0/33")],
+            "METRICS_ALLOWED_CIDRS must be addresses",
+        ),
+        (
+            &[("METRICS_GUARD", "cidr"), ("METRICS_ALLOWED_CIDRS", "0.0.0.0/0")],
+            "METRICS_ALLOWED_CIDRS must not be every",
+        ),
+        (&[("METRICS_ENABLED", "yes")], "METRICS_ENABLED must be `true` or `false`"),
+    ] {
+        let named = named(settings);
+        assert!(named.iter().any(|problem| problem.starts_with(starts)), "{starts}: {named:?}");
+        assert!(!named.join("").contains("hunter2"));
+    }
+    let open = Cli::new(URL).env("METRICS_GUARD", "none").env("COUNTERSIGN_ENV", "development");
+    assert_eq!(open.env("STARTUP_TIMEOUT_SECONDS", "1").run(&["serve"]).code(), Some(1));
 }

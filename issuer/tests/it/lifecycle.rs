@@ -3,13 +3,16 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use countersign_shared::Jti;
 use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::support::cli::Cli;
-use crate::support::issuer::Starting;
+use crate::support::edge::{Edge, Mood};
+use crate::support::file::File;
+use crate::support::issuer::{Starting, claims};
 use crate::support::proxy::{Line, Proxy};
-use crate::support::{Issuer, TestDatabase, eventually};
+use crate::support::{ADMIN_TOKEN, Issuer, TestDatabase, eventually};
 
 #[tokio::test]
 async fn a_taken_port_is_named_with_its_setting() {
@@ -134,4 +137,209 @@ async fn a_stop_has_a_limit() {
     issuer.logged("SHUTDOWN_TIMEOUT_SECONDS").await;
     assert!(!request.await.unwrap().is_ok_and(|response| response.status().is_success()));
     drop(transaction);
+}
+
+/// What `/ready` says, and on the admin listener too.
+async fn readiness(issuer: &Issuer) -> [(StatusCode, serde_json::Value); 2] {
+    let ask = async |url: String| {
+        let answer = issuer.http.get(url).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    };
+    [ask(format!("{}/ready", issuer.url)).await, ask(format!("{}/readyz", issuer.admin_url)).await]
+}
+
+#[tokio::test]
+async fn before_a_stop_it_says_that_it_is_not_ready_and_goes_on_serving() {
+    let mut issuer = Issuer::start_with(|cli| cli.env("SHUTDOWN_DELAY_SECONDS", "2")).await;
+    assert_eq!(readiness(&issuer).await.map(|(status, _)| status), [StatusCode::OK; 2]);
+    let asked = Instant::now();
+    let answer = issuer.http.post(format!("{}/shutdown", issuer.admin_url)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    // At once: an answer of a moment ago isn't given again.
+    for (status, body) in readiness(&issuer).await {
+        assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("stopping")));
+    }
+    while asked.elapsed() < Duration::from_millis(1500) {
+        issuer.token(&issuer.administrator).await;
+        assert_eq!(issuer.get("/health").send().await.unwrap().status(), StatusCode::OK);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(issuer.wait(Duration::from_secs(8)).code(), Some(0));
+    assert!(asked.elapsed() >= Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn asked_again_it_does_not_wait_for_the_delay() {
+    let mut issuer = Issuer::start_with(|cli| cli.env("SHUTDOWN_DELAY_SECONDS", "60")).await;
+    issuer.signal("TERM");
+    eventually("it is stopping", 5, async || {
+        (readiness(&issuer).await[0].1["status"] == "stopping").then_some(())
+    })
+    .await;
+    issuer.signal("INT");
+    assert_eq!(issuer.wait(Duration::from_secs(8)).code(), Some(0));
+}
+
+#[tokio::test]
+async fn while_requests_are_under_way_it_can_still_be_watched() {
+    let mut issuer = Issuer::start().await;
+    let (transaction, request) = held_request(&issuer).await;
+    issuer.signal("TERM");
+    eventually("no more connections are taken", 5, async || {
+        let address = issuer.url.trim_start_matches("http://").to_owned();
+        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
+    })
+    .await;
+    let live = issuer.http.get(format!("{}/livez", issuer.admin_url)).send().await.unwrap();
+    assert_eq!(live.status(), StatusCode::OK);
+    transaction.rollback().await.unwrap();
+    assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::CREATED);
+    assert_eq!(issuer.wait(Duration::from_secs(8)).code(), Some(0));
+}
+
+/// What is revoked while the edge doesn't answer reaches it after all, though nobody else is there to take over.
+#[tokio::test]
+async fn what_was_revoked_just_before_a_stop_is_at_the_edge() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let mut issuer = Issuer::start_on(database.into(), administrator, |cli| edge.configure(cli)).await;
+    let token = issuer.token(&issuer.administrator).await;
+    let jti: Jti = claims(&token)["jti"].as_str().unwrap().parse().unwrap();
+    eventually("the first head is there", 10, async || edge.revoked_set()).await;
+    edge.set_hub(Mood::Failing);
+    issuer.revoke(&issuer.administrator, &token).await;
+    issuer.signal("TERM");
+    eventually("no more connections are taken", 5, async || {
+        let address = issuer.url.trim_start_matches("http://").to_owned();
+        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
+    })
+    .await;
+    // Longer than everything else takes that has to end.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(!edge.revoked_set().unwrap().contains(jti.coordinate()));
+    edge.set_hub(Mood::Fine);
+    edge.refuses(jti).await;
+    assert_eq!(issuer.wait(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_admin_listener_wants_its_token_where_there_is_one() {
+    let mut issuer = Issuer::start_with(|cli| cli.env("ADMIN_TOKEN", ADMIN_TOKEN)).await;
+    let shutdown = || issuer.http.post(format!("{}/shutdown", issuer.admin_url));
+    // Probes are for whoever watches the process.
+    for path in ["livez", "readyz"] {
+        let probe = issuer.http.get(format!("{}/{path}", issuer.admin_url)).send().await.unwrap();
+        assert_eq!(probe.status(), StatusCode::OK);
+    }
+    let wrong = ADMIN_TOKEN.replace('b', "c");
+    let refused = [
+        shutdown(),
+        shutdown().bearer_auth(&wrong),
+        shutdown().bearer_auth(&ADMIN_TOKEN[1..]),
+        shutdown().basic_auth("admin", Some(ADMIN_TOKEN)),
+    ];
+    for request in refused {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+    }
+    // A page in a browser on this machine may send such a request, and can't hide that it is one.
+    for (name, value) in [("origin", "http://127.0.0.1:9090"), ("sec-fetch-site", "cross-site")] {
+        let answer = shutdown().bearer_auth(ADMIN_TOKEN).header(name, value).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{name}");
+    }
+    assert_eq!(issuer.get("/ready").send().await.unwrap().status(), StatusCode::OK);
+    let answer = shutdown().bearer_auth(ADMIN_TOKEN).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    assert_eq!(issuer.wait(Duration::from_secs(8)).code(), Some(0));
+    let log = issuer.log();
+    assert!(log.contains("without its token") && !log.contains(ADMIN_TOKEN) && !log.contains(&wrong));
+}
+
+#[tokio::test]
+async fn the_admin_listener_speaks_tls_where_it_has_a_certificate() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (File::new(&made.cert.pem()), File::new(&made.signing_key.serialize_pem()));
+    let settings =
+        |cli: Cli| cli.env("ADMIN_TLS_CERTIFICATE", certificate.path()).env("ADMIN_TLS_KEY", key.path());
+    let issuer = Issuer::start_with(settings).await;
+    let port = issuer.admin_url.rsplit_once(':').unwrap().1;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    let trusting = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()])
+        .resolve("localhost", address)
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{port}/readyz");
+    let answer = trusting.get(&url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    // Who doesn't know the certificate, or speaks in the clear, gets nothing; and holds nobody up.
+    let stranger = reqwest::Client::builder().resolve("localhost", address).build().unwrap();
+    assert!(stranger.get(&url).send().await.is_err());
+    assert!(issuer.http.get(format!("{}/readyz", issuer.admin_url)).send().await.is_err());
+    let _silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    assert_eq!(trusting.get(&url).send().await.unwrap().status(), StatusCode::OK);
+
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = File::new(&other.signing_key.serialize_pem());
+    let refused = |cli: Cli| {
+        let ran = cli.run(&["serve"]);
+        assert_eq!(ran.code(), Some(78), "{}", ran.stderr());
+        ran.stderr()
+    };
+    let cli = || settings(Cli::new(&issuer.database.url));
+    let said = refused(cli().env("ADMIN_TLS_KEY", other.path()));
+    assert!(said.contains("ADMIN_TLS_CERTIFICATE and ADMIN_TLS_KEY don't go together"), "{said}");
+    let said = refused(cli().env("ADMIN_TLS_KEY", certificate.path()));
+    assert!(said.contains("has no unencrypted private key"), "{said}");
+    let said = refused(cli().env("ADMIN_TLS_CERTIFICATE", key.path()));
+    assert!(said.contains("has no certificate"), "{said}");
+    key.mode(0o644);
+    let said = refused(cli());
+    assert!(said.contains("is open to everybody"), "{said}");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_migrated_meanwhile_is_waited_for() {
+    let database = TestDatabase::empty().await;
+    let cli = Cli::new(&database.url);
+    let starting = Starting::spawn(&cli);
+    eventually("it waits", 5, async || starting.log().contains("run: countersign migrate").then_some(()))
+        .await;
+    cli.run(&["migrate"]).expect_success();
+    let (_, administrator) = TestDatabase::bootstrapped().await; // of another database: nobody asks for it here
+    let issuer = starting.ready(database.into(), administrator).await;
+    assert_eq!(issuer.get("/ready").send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn without_redis_production_has_one_issuer() {
+    let mut alone = Issuer::start_with(|cli| cli.without("REDIS_URL")).await;
+    let another = |cli: Cli| cli.env("STARTUP_TIMEOUT_SECONDS", "2").without("REDIS_URL");
+    let ran = another(Cli::new(&alone.database.url)).run(&["serve"]);
+    assert_eq!(ran.code(), Some(78), "{}", ran.stderr());
+    assert!(
+        ran.stderr().contains("  REDIS_URL environment variable is required where several"),
+        "{}",
+        ran.stderr()
+    );
+    assert_eq!(alone.ready().await.1["checks"]["hot_state"]["status"], "ok");
+
+    // One that shares may come to replace it, and says what it thinks of that.
+    let shared = Issuer::start_on(alone.database.clone(), alone.administrator.clone(), |cli| cli).await;
+    shared.logged("another issuer on this database has no REDIS_URL").await;
+    let (status, body) = shared.ready().await;
+    assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("degraded")));
+    assert_eq!(body["degraded"], json!(["hot_state"]));
+    assert!(alone.stop().success());
+    eventually("it is well", 5, async || (shared.ready().await.1["status"] == "ready").then_some(())).await;
+
+    // Beside those that share there is none that doesn't.
+    let ran = another(Cli::new(&shared.database.url)).run(&["serve"]);
+    assert_eq!(ran.code(), Some(78), "{}", ran.stderr());
+    // One that was killed holds nothing up.
+    drop(shared);
+    let database = alone.database.clone();
+    let next = Issuer::start_on(database, alone.administrator.clone(), another).await;
+    assert_eq!(next.ready().await.1["checks"]["hot_state"]["limits"], "per_process");
 }

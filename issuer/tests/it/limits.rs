@@ -313,7 +313,7 @@ async fn where_a_request_comes_from_is_what_trusted_proxies_say() {
         issuer.database.sealed().await;
         issuer.database.value(sql).await
     };
-    let without = |cli: Cli| cli.without("REDIS_URL");
+    let without = Cli::each_for_itself;
     let issuer = Issuer::start_with(without).await;
     assert_eq!(
         recorded(&issuer, "198.51.100.1").await,
@@ -465,7 +465,7 @@ async fn failures_lock_out_by_client_and_address_in_redis() {
 
 #[tokio::test]
 async fn failures_lock_out_without_redis_and_the_operator_unlocks_every_replica() {
-    let settings = |cli: Cli| with_lockout(cli.without("REDIS_URL"));
+    let settings = |cli: Cli| with_lockout(cli.each_for_itself());
     let issuer = Issuer::start_with(settings).await;
     let other = replica(&issuer, settings).await;
     failures_lock_out(&issuer, &other).await;

@@ -1,4 +1,4 @@
-//! What the logs don't say.
+//! What the logs say and don't say.
 
 use std::time::Duration;
 
@@ -6,17 +6,23 @@ use countersign_issuer::domain::signing_key::Sealed;
 use countersign_issuer::keys::envelope::{Context, open};
 use countersign_issuer::keys::{LocalKey, MasterKey};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
+use reqwest::StatusCode;
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::traits::PrivateKeyParts as _;
+use serde_json::{Value, json};
 
 use crate::support::edge::{Edge, KV_TOKEN, PUSH_SECRET};
+use crate::support::issuer::envelope;
 use crate::support::proxy::{Line, Proxy};
-use crate::support::{Client, Issuer, MASTER_KEY, TestDatabase};
+use crate::support::{ADMIN_TOKEN, Client, Issuer, MASTER_KEY, TestDatabase, required};
 
 #[tokio::test]
 async fn no_secret_and_no_token_is_ever_logged() {
     const PASSWORD: &str = "correct-horse-battery";
+    const METRICS_SECRET: &str = "wT5nXc8kQz2rLm7vBy4hJd9sGf1pKa3eU6oRi0";
+    let redis: reqwest::Url = required("TEST_REDIS_URL").parse().unwrap();
+    let redis_password = redis.password().map(str::to_owned);
     let (database, administrator) = TestDatabase::bootstrapped().await;
     let edge = Edge::start(&database.url).await;
     // Trust authentication takes any password.
@@ -26,9 +32,24 @@ async fn no_secret_and_no_token_is_ever_logged() {
     }
     let (proxy, url) = Proxy::before(url.as_str(), Line::Open).await;
     let issuer = Issuer::start_on(database.into(), administrator, |cli| {
-        edge.configure(cli).env("DATABASE_URL", &url).env("LOG_LEVEL", "TRACE")
+        edge.configure(cli)
+            .env("DATABASE_URL", &url)
+            .env("LOG_LEVEL", "TRACE")
+            .env("ADMIN_TOKEN", ADMIN_TOKEN)
+            .env("METRICS_GUARD", "secret")
+            .env("METRICS_SECRET", METRICS_SECRET)
     })
     .await;
+    let admin = |path: &str| issuer.http.get(format!("{}{path}", issuer.admin_url));
+    let mistyped = ADMIN_TOKEN.to_uppercase();
+    for (request, expected) in [
+        (admin("/metrics").bearer_auth(ADMIN_TOKEN), 200),
+        (admin("/metrics").bearer_auth(&mistyped), 401),
+        (issuer.get("/metrics").header("x-metrics-secret", METRICS_SECRET), 200),
+        (issuer.get("/metrics").header("x-metrics-secret", &METRICS_SECRET[1..]), 403),
+    ] {
+        assert_eq!(request.send().await.unwrap().status(), expected);
+    }
 
     let client = issuer.new_client(&["orders:read"]).await;
     let wrong = Client { secret: format!("{}a", &client.secret[..62]), ..client.clone() };
@@ -58,6 +79,10 @@ async fn no_secret_and_no_token_is_ever_logged() {
         MASTER_KEY,
         PUSH_SECRET,
         KV_TOKEN,
+        ADMIN_TOKEN,
+        &mistyped,
+        &METRICS_SECRET[1..],
+        redis_password.as_deref().unwrap_or(PASSWORD),
         &client.secret,
         &wrong.secret,
         &issuer.administrator.secret,
@@ -82,6 +107,55 @@ async fn no_secret_and_no_token_is_ever_logged() {
         )
         .await;
     assert_eq!(audit, 0);
+}
+
+#[tokio::test]
+async fn the_level_is_changed_while_it_runs() {
+    let issuer = Issuer::start().await;
+    let url = format!("{}/log-level", issuer.admin_url);
+    let set = async |level: &str| {
+        let answer = issuer.http.put(&url).json(&json!({ "level": level })).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "level": level }));
+    };
+    let level: Value = issuer.http.get(&url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(level, json!({ "level": "INFO" }));
+    set("ERROR").await;
+    assert!(issuer.logged("the log's level was changed").await.contains(r#""now":"ERROR""#));
+    issuer.get("/health").send().await.unwrap();
+    set("DEBUG").await;
+    issuer.get("/ready").send().await.unwrap();
+    let line: Value = serde_json::from_str(&issuer.logged(r#""route":"/ready""#).await).unwrap();
+    assert_eq!(line["level"], "INFO");
+    assert!(!issuer.log().contains(r#""route":"/health""#), "{}", issuer.log());
+    // Others than those it knows it doesn't take.
+    for body in
+        [json!({}), json!({ "level": "LOUD" }), json!({ "level": 5 }), json!({ "level": "INFO", "for": 5 })]
+    {
+        let answer = issuer.http.put(&url).json(&body).send().await.unwrap();
+        assert_eq!(envelope(answer).await.1, "VALIDATION_ERROR", "{body}");
+    }
+    let level: Value = issuer.http.get(&url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(level, json!({ "level": "DEBUG" }));
+}
+
+#[tokio::test]
+async fn a_request_is_in_the_log_under_its_id_and_its_caller_s_trace() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let issuer = Issuer::start().await;
+    let request = issuer.get("/.well-known/jwks.json").header("x-request-id", "night-7");
+    let answer =
+        request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01")).send().await.unwrap();
+    assert_eq!(answer.headers()["x-request-id"], "night-7");
+    let line: Value = serde_json::from_str(&issuer.logged("night-7").await).unwrap();
+    assert_eq!(line["span"]["request_id"], "night-7");
+    assert_eq!(line["span"]["trace_id"], TRACE);
+    // What isn't one is nothing to go by.
+    let request = issuer.get("/.well-known/jwks.json").header("x-request-id", "night-8");
+    request.header("traceparent", format!("00-{TRACE}-0000000000000000-01")).send().await.unwrap();
+    let line: Value = serde_json::from_str(&issuer.logged("night-8").await).unwrap();
+    let trace = line["span"]["trace_id"].as_str().unwrap();
+    assert!(trace.len() == 32 && trace != TRACE, "{trace}");
 }
 
 /// The private members of the keys that signed, in the forms in which they could get into a log.

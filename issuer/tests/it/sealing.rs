@@ -10,10 +10,10 @@ use crate::support::cli::Cli;
 use crate::support::softhsm::Token;
 use crate::support::{Issuer, MASTER_KEY, TestDatabase, eventually};
 
-const NEW_MASTER_KEY: &str = "b3RoZXIgY291bnRlcnNpZ24gdGVzdCBtYXN0ZXIga2U=";
+const NEW_MASTER_KEY: &str = "jjBul8ICZrzs83n1BlR44EYr81ybPomJm6M79Ec1458=";
 /// The ids of `MASTER_KEY` and of that one, by another implementation of HMAC-SHA-256.
-const OLD_ID: &str = "local:39f4e243301b4eab";
-const NEW_ID: &str = "local:26d0d501caed9302";
+const OLD_ID: &str = "local:542be967352bd9f9";
+const NEW_ID: &str = "local:f314deefc74ec4cc";
 
 fn old_only(cli: Cli) -> Cli {
     cli

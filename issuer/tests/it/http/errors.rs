@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::issuer::{agent_body, envelope, oauth_error};
 use crate::support::proxy::{Line, Proxy};
-use crate::support::{AUDIENCE, Client, Issuer, TestDatabase, eventually};
+use crate::support::{ADMIN_TOKEN, AUDIENCE, Client, Issuer, TestDatabase, eventually};
 
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there() {
@@ -394,10 +394,17 @@ async fn every_code_is_provoked() {
     let (proxy, url) = Proxy::before(&database.url, Line::Open).await;
     let issuer = Issuer::start_on(database.into(), administrator, |cli| {
         // Its lockouts are its own: other tests come from this address too.
-        cli.env("DATABASE_URL", &url).env("LOCKOUT_ATTEMPTS", "3").without("REDIS_URL")
+        cli.env("DATABASE_URL", &url)
+            .env("LOCKOUT_ATTEMPTS", "3")
+            .env("ADMIN_TOKEN", ADMIN_TOKEN)
+            .without("REDIS_URL")
     })
     .await;
     let mut responses = provoked(&issuer).await;
+    let shutdown = issuer.http.post(format!("{}/shutdown", issuer.admin_url));
+    let page = shutdown.try_clone().unwrap().header("origin", "https://page.example");
+    responses.push((Code::OperatorTokenRequired, shutdown.send().await.unwrap()));
+    responses.push((Code::AccessRefused, page.bearer_auth(ADMIN_TOKEN).send().await.unwrap()));
     let mut oauth = provoked_oauth(&issuer).await;
     let token = issuer.management_token(&issuer.administrator).await;
     proxy.set(Line::Cut);

@@ -13,7 +13,7 @@ async fn says_what_is_ready() {
     assert_eq!(status, StatusCode::OK);
     let ok = json!({"status": "ok"});
     let expected = json!({
-        "status": "ready",
+        "status": "ready", "failing": [], "degraded": [],
         "checks": {
             "postgres": ok, "migrations": ok, "clock": ok, "keys": ok, "hot_state": {"status": "ok", "kind": "redis", "limits": "shared"},
             "publisher": {"status": "disabled"}, "audit": ok, "client_cache": ok,
@@ -22,6 +22,8 @@ async fn says_what_is_ready() {
     assert_eq!(body, expected);
     let live: Value = issuer.get("/health").send().await.unwrap().json().await.unwrap();
     assert_eq!(live, ok);
+    let alias = issuer.get("/health/ready").send().await.unwrap();
+    assert_eq!(alias.json::<Value>().await.unwrap(), body);
     for (path, expected) in [("/livez", &ok), ("/readyz", &body)] {
         let answer = issuer.http.get(format!("{}{path}", issuer.admin_url)).send().await.unwrap();
         assert_eq!(&answer.json::<Value>().await.unwrap(), expected);

@@ -202,7 +202,7 @@ async fn an_address_has_its_share_of_connections() {
         let unbounded = unbounded.into_iter().map(|net| net.parse().unwrap()).collect();
         let (stop, stopping) = watch::channel(false);
         let connections = Connections { max: 100, max_per_ip: 2, unbounded };
-        tokio::spawn(http::serve(listener, router, connections, stopping));
+        tokio::spawn(http::serve(listener, router, connections, None, stopping));
         (address, stop)
     };
     let ask = async |address: SocketAddr| {

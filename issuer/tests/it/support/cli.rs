@@ -25,6 +25,7 @@ impl Cli {
             .env("PORT", "0")
             .env("ADMIN_ADDRESS", "127.0.0.1:0")
             .env("STARTUP_TIMEOUT_SECONDS", "10")
+            .env("SHUTDOWN_DELAY_SECONDS", "0")
             // Tests are all from one address, and many are in a hurry.
             .env("RATE_LIMIT_PER_IP", "1000000")
             .env("RATE_LIMIT_PER_CLIENT", "1000000")
@@ -46,6 +47,11 @@ impl Cli {
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self
+    }
+
+    /// Without Redis, and no matter how many others there are.
+    pub(crate) fn each_for_itself(self) -> Self {
+        self.without("REDIS_URL").env("COUNTERSIGN_ENV", "development").env("LOG_FORMAT", "json")
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {

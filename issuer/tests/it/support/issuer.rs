@@ -239,11 +239,14 @@ pub(crate) struct Starting {
 impl Starting {
     pub(crate) fn spawn(cli: &Cli) -> Self {
         let mut command = cli.command(&["serve"]);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // Whatever it says, in the order in which it says it.
+        let (output, input) = std::io::pipe().unwrap();
+        command.stdin(Stdio::null()).stdout(input.try_clone().unwrap()).stderr(input);
+        let child = command.spawn().unwrap();
+        drop(command); // with the pipe's other end, so that the output ends with the process
         let log = Arc::new(Mutex::new(String::new()));
         let (sender, addresses) = mpsc::channel();
-        let (reader, kept) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
+        let (reader, kept) = (BufReader::new(output), log.clone());
         std::thread::spawn(move || {
             for line in reader.lines().map_while(Result::ok) {
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();

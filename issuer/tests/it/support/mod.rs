@@ -4,6 +4,7 @@ pub(crate) mod cli;
 pub(crate) mod database;
 pub(crate) mod desk;
 pub(crate) mod edge;
+pub(crate) mod file;
 pub(crate) mod issuer;
 pub(crate) mod keys;
 pub(crate) mod proxy;
@@ -14,8 +15,10 @@ use std::time::{Duration, Instant};
 pub(crate) use database::TestDatabase;
 pub(crate) use issuer::{AUDIENCE, Client, ISSUER, Issuer};
 
+/// What the admin listener wants to see, where it wants anything.
+pub(crate) const ADMIN_TOKEN: &str = "b8uZ0Qe1nXw5yT3rGk7vHs2mLp9cJd4fAaRt6o";
 /// base64 of 32 bytes.
-pub(crate) const MASTER_KEY: &str = "Y291bnRlcnNpZ24gdGVzdCBtYXN0ZXIga2V5ICMxLi4=";
+pub(crate) const MASTER_KEY: &str = "7SOMS16FLxVjOs/RGAr/GbIoLoyKzjVj31k0f/bQVHE=";
 
 /// The value of a variable that the tests can't do without.
 pub(crate) fn required(name: &str) -> String {

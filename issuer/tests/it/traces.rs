@@ -1,0 +1,145 @@
+//! Traces, as a collector gets them.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use reqwest::StatusCode;
+
+use crate::support::{ADMIN_TOKEN, Issuer, eventually};
+
+/// A collector that keeps what it is sent.
+#[derive(Clone, Default)]
+struct Collector {
+    received: Arc<Mutex<Vec<Bytes>>>,
+}
+
+impl Collector {
+    /// Starts one; also its URL.
+    async fn start() -> (Self, String) {
+        let collector = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/otlp", listener.local_addr().unwrap());
+        let router = Router::new().route("/otlp/v1/traces", post(take)).with_state(collector.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (collector, url)
+    }
+
+    /// All spans, with the name of the service that sent them.
+    fn spans(&self) -> Vec<(String, Span)> {
+        let received = self.received.lock().unwrap().clone();
+        let resources = received
+            .into_iter()
+            .flat_map(|body| ExportTraceServiceRequest::decode(body).unwrap().resource_spans);
+        resources
+            .flat_map(|resource| {
+                let attributes = resource.resource.unwrap().attributes;
+                let name = attributes.into_iter().find(|attribute| attribute.key == "service.name").unwrap();
+                let Some(Attribute::StringValue(name)) = name.value.unwrap().value else { panic!() };
+                let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+                spans.map(move |span| (name.clone(), span)).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn has_text(&self, text: &str) -> bool {
+        let received = self.received.lock().unwrap();
+        received.iter().any(|body| body.windows(text.len()).any(|window| window == text.as_bytes()))
+    }
+}
+
+async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    collector.received.lock().unwrap().push(body);
+    StatusCode::OK
+}
+
+fn attribute(span: &Span, key: &str) -> Option<Attribute> {
+    span.attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?.value
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+// Several threads: the collector answers while the test waits for the process's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_is_a_span_of_its_caller_s_trace() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const PARENT: &str = "00f067aa0ba902b7";
+    let (collector, url) = Collector::start().await;
+    // No request is traced whose caller doesn't ask for it.
+    let mut issuer = Issuer::start_with(|cli| {
+        cli.env("OTLP_ENDPOINT", &url).env("OTLP_SAMPLE_PERCENT", "0").env("ADMIN_TOKEN", ADMIN_TOKEN)
+    })
+    .await;
+    let token = issuer.management_token(&issuer.administrator).await;
+    let request = |path: &str, id: &str, flags: &str| {
+        let request = issuer.get(path).bearer_auth(&token).header("x-request-id", id);
+        request.header("traceparent", format!("00-{TRACE}-{PARENT}-{flags}")).send()
+    };
+    request("/api/v1/agents/4711?secret=hunter2", "night-7", "01").await.unwrap();
+    request("/health", "night-8", "00").await.unwrap();
+    let line = issuer.logged("night-7").await;
+    assert!(line.contains(TRACE), "{line}");
+    // At the stop, if not before, all of it is sent.
+    assert!(issuer.stop().success());
+    let spans = collector.spans();
+    let [(service, span)] = &*spans else { panic!("{spans:?}") };
+    assert_eq!(service, "countersign-issuer");
+    assert_eq!(span.name, "GET /api/v1/agents/{agent_id}");
+    assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
+    assert_eq!(span.kind, 2, "a server's");
+    assert!(span.end_time_unix_nano > span.start_time_unix_nano);
+    assert_eq!(attribute(span, "http.response.status_code"), Some(Attribute::IntValue(400)));
+    let text = |text: &str| Some(Attribute::StringValue(text.to_owned()));
+    assert_eq!(attribute(span, "http.request.method"), text("GET"));
+    assert_eq!(attribute(span, "http.route"), text("/api/v1/agents/{agent_id}"));
+    assert_eq!(attribute(span, "countersign.request_id"), text("night-7"));
+    for private in
+        [&token, &issuer.administrator.secret, &issuer.administrator.id, "4711", "hunter2", ADMIN_TOKEN]
+    {
+        assert!(!collector.has_text(private), "{private:.8}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_caller_s_trace_a_share_of_the_requests_begins_one() {
+    let (collector, url) = Collector::start().await;
+    let issuer = Issuer::start_with(|cli| cli.env("OTLP_ENDPOINT", &url)).await;
+    issuer.get("/health").header("x-request-id", "night-9").send().await.unwrap();
+    let span = eventually("a span is sent", 15, async || {
+        collector.spans().into_iter().map(|(_, span)| span).find(|span| span.name == "GET /health")
+    })
+    .await;
+    assert!(span.parent_span_id.is_empty());
+    assert!(issuer.logged("night-9").await.contains(&hex(&span.trace_id)), "the log has the same");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_costs_nothing_but_spans() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut issuer = Issuer::start_with(|cli| cli.env("OTLP_ENDPOINT", &format!("http://{free}"))).await;
+    let started = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(issuer.get("/health").send().await.unwrap().status(), StatusCode::OK);
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    eventually("somebody is told", 15, async || {
+        issuer
+            .log()
+            .lines()
+            .any(|line| line.contains("opentelemetry") && line.contains("ERROR"))
+            .then_some(())
+    })
+    .await;
+    assert!(issuer.stop().success());
+}
