@@ -19,8 +19,11 @@ import { run, stopCommands } from "./processes.mjs";
 import { cargo, ensureWasmBindgen, targetDir } from "./rust.mjs";
 import { wranglerCommand } from "./npm.mjs";
 
+/** The compiler copies less of what is called into what calls it: a ninth smaller, a thirtieth slower. */
+const SPARING = { RUSTFLAGS: "-C llvm-args=-inline-threshold=25" };
+
 const MODULES = [
-  { name: "verifier", crate: "countersign-edge-verifier", profile: "wasm-fast" },
+  { name: "verifier", crate: "countersign-edge-verifier", profile: "wasm-fast", env: SPARING },
   { name: "control", crate: "countersign-edge-control", profile: "wasm" },
 ];
 
@@ -42,9 +45,9 @@ export async function buildEdge({ progress = () => {}, only } = {}) {
   const { program, version } = await ensureWasmBindgen((status) => progress(`wasm-bindgen ${status}`));
   const built = [];
   const sizes = [];
-  for (const { name, crate, profile } of MODULES) {
+  for (const { name, crate, profile, env } of MODULES) {
     if (only !== undefined && name !== only) continue;
-    const module = { name, crate, profile, out: path.join(edgeBuildDir, name), tool: { program, version }, progress };
+    const module = { name, crate, profile, env, out: path.join(edgeBuildDir, name), tool: { program, version }, progress };
     const { fresh, bytes, gzipped } = await buildModule(module);
     if (fresh) built.push(name);
     sizes.push({ name, bytes, gzipped });
@@ -54,14 +57,15 @@ export async function buildEdge({ progress = () => {}, only } = {}) {
 
 /**
  * Builds one module, unless it is up to date.
- * @param {{name: string, crate: string, profile?: string, manifest?: string, out: string, tool: {program: string, version: string}, progress: (status: string) => void}} module
- *   `profile`: of Cargo.toml; `manifest`: of a crate that isn't in the workspace
+ * @param {{name: string, crate: string, profile?: string, env?: Record<string, string>, manifest?: string, out: string, tool: {program: string, version: string}, progress: (status: string) => void}} module
+ *   `profile`: of Cargo.toml; `env`: for cargo; `manifest`: of a crate that isn't in the workspace
  */
-export async function buildModule({ name, crate, profile = "wasm", manifest, out, tool, progress }) {
+export async function buildModule({ name, crate, profile = "wasm", env, manifest, out, tool, progress }) {
   const place = manifest ? ["--manifest-path", manifest, "--target-dir", await targetDir()] : ["-p", crate];
   await cargo(["build", "--profile", profile, "--target", "wasm32-unknown-unknown", "--lib", ...place], {
     log: path.join(toolsDir, `build-${name}.log`),
     failure: `the ${name} module doesn't compile`,
+    ...(env && { env }),
     progress: (status) => progress(`${name} ${status}`),
   });
   const file = crate.replaceAll("-", "_");

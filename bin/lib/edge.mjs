@@ -121,14 +121,15 @@ const FAULTY_HUB = `
  * Runs the bundled Workers (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd: the edge and its hubs, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
  * @param {{vars: Record<string, string>, entry?: string, hubEntry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number,
- *   more?: any, beside?: any[]}} options
+ *   more?: any, beside?: any[], logs?: (message: string) => void}} options
  *   `vars`: the Workers' variables, by `EdgeSettings`, the same for both; `entry`, `hubEntry`: other module entries of the edge and the hubs, bundled here; an edge's `entry` is
  *   without hubs and namespace unless it is `whole`;
  *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge; `isolates`: how many
- *   of the edge there are, with the same hubs and objects; `more`: of miniflare's options for the edge; `beside`: whole other Workers, whose addresses are in `others`
+ *   of the edge there are, with the same hubs and objects; `more`: of miniflare's options for the edge; `beside`: whole other Workers, whose addresses are in `others`;
+ *   `logs` gets what they log, in place of the terminal
  * @returns {Promise<LocalEdge>}
  */
-export async function startEdge({ vars, entry, hubEntry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, more = {}, beside = [] }) {
+export async function startEdge({ vars, entry, hubEntry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, more = {}, beside = [], logs = undefined }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
   const bundles = { edge: entry ? await bundleEntry(entry) : builtBundle("worker"), hub: hubEntry ? await bundleEntry(hubEntry) : builtBundle("hub-worker") };
   const { compatibilityDate, compatibilityFlags } = wranglerConfig();
@@ -196,6 +197,7 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
         logRequests: verbose,
         log: new Log(verbose ? LogLevel.DEBUG : LogLevel.WARN),
         ...(persist && { resourcePersistencePath: persist }),
+        ...(logs && { handleStructuredLogs: ({ message }) => logs(message) }),
       }),
     );
   let miniflare = start(port);

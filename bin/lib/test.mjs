@@ -31,7 +31,7 @@ const SECTIONS = [
   { name: "rust", what: "cargo test, on a real Postgres, a real Redis and a PKCS#11 token", run: rust },
   { name: "sqlx", what: "the committed query data is that of the migrated database", run: sqlx },
   { name: "wasm", what: "the edge's modules, and the Worker as a deployment bundles it", run: wasm },
-  { name: "types", what: "tsc over the entry script and bin/", run: types },
+  { name: "types", what: "tsc over the edge's scripts, the package and bin/", run: types },
   { name: "vectors", what: "the shared accept and reject vectors, and what an isolate believes of keys, in wasm under Node", run: () => nodeTests("vectors", "edge-verifier/tests/node/*.test.mjs") },
   { name: "differential", what: "the verifier beside jose and jsonwebtoken, on many spoiled tokens", run: differential },
   { name: "golden", what: "revoked sets made natively, read and made in wasm", run: golden },

@@ -5,7 +5,7 @@ import { bearerToken } from "./bearer.ts";
 import { type Decision, decide } from "./decision.ts";
 import { type Isolate, attempt, failed } from "./isolate.ts";
 import { resourceOf } from "./resource.ts";
-import type { Readiness } from "./staleness.ts";
+import type { Readiness, Staleness } from "./staleness.ts";
 import type { Identity } from "./verifier.ts";
 
 /** What is decided about. `url` is absolute. */
@@ -21,6 +21,8 @@ export interface Admitted {
   readonly identity: Identity | undefined;
   /** How good the knowledge of revocations was that it was decided with. */
   readonly knowledge: Readiness;
+  /** With what it was decided, and by which bounds; undefined with the identity. */
+  readonly by?: { readonly token: string; readonly staleness: Staleness | undefined };
 }
 
 /** Lets a request pass, or says what to answer it. `id`: the request's, for the log. */
@@ -53,5 +55,5 @@ async function admission(asked: Asked, held: Isolate, ctx: ExecutionContext, id:
   }
   const { identity, knowledge } = decision;
   const refused = route && attempt(held, () => held.policy?.refusal(route, identity), id);
-  return refused ?? { identity, knowledge };
+  return refused ?? { identity, knowledge, by: { token, staleness: route?.staleness } };
 }

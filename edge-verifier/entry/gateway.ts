@@ -7,6 +7,7 @@ import { type Isolate, theIsolate } from "./isolate.ts";
 import { RoutePolicy } from "./policy.ts";
 import { alarm } from "./refresh.ts";
 import type { Env } from "./settings.ts";
+import { bounded } from "./websocket.ts";
 
 /** What concerns one connection only (RFC 9110 §7.6.1). */
 const HOP_BY_HOP = ["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
@@ -20,10 +21,19 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext,
     return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
   }
   const admitted = await admit(request, held, ctx, id);
-  return admitted instanceof Response ? admitted : forward(request, admitted, held, env.UPSTREAM, id);
+  return admitted instanceof Response ? admitted : forward({ request, admitted, held, env, ctx, id });
 }
 
-async function forward(request: Request, admitted: Admitted, held: Isolate, binding: Fetcher | undefined, id: string): Promise<Response> {
+interface Passing {
+  readonly request: Request;
+  readonly admitted: Admitted;
+  readonly held: Isolate;
+  readonly env: Env;
+  readonly ctx: ExecutionContext;
+  readonly id: string;
+}
+
+async function forward({ request, admitted, held, env: { UPSTREAM: binding }, ctx, id }: Passing): Promise<Response> {
   const { settings, revocations } = held;
   const { method } = request;
   const target = upstreamUrl(request.url, settings.upstream);
@@ -40,7 +50,6 @@ async function forward(request: Request, admitted: Admitted, held: Isolate, bind
   for (const [name, value] of identityHeaders(admitted, held)) headers.set(name, value);
   headers.set(REQUEST_ID, id);
 
-  let answer: Response;
   try {
     const about = { admitted, method, target: target.pathname + target.search, requestId: id, ageMs: revocations.ageMs };
     const assertion = await settings.assertions?.sign(about);
@@ -53,15 +62,19 @@ async function forward(request: Request, admitted: Admitted, held: Isolate, bind
       // The zone's cache goes by the URL alone: it would answer one agent with what another one got.
       cache: "no-store",
     } as const;
-    answer = await (binding === undefined ? fetch(target, asked) : binding.fetch(target, asked));
+    const answer = await (binding === undefined ? fetch(target, asked) : binding.fetch(target, asked));
+    if (answer.webSocket !== null && admitted.by !== undefined && settings.endsWebSockets) {
+      const webSocket = bounded(answer.webSocket, { ...admitted.by, requestId: id }, held, ctx);
+      return new Response(null, { status: 101, headers: answer.headers, webSocket });
+    }
+    // Whoever fetched it can't change it. A WebSocket goes along.
+    const passed = new Response(answer.body, answer);
+    if (answer.webSocket === null) for (const name of HOP_BY_HOP) passed.headers.delete(name);
+    return passed;
   } catch (error) {
     alarm("upstream_failed", error, id);
     return problem(502, "upstream_failed", "The upstream could not be reached.");
   }
-  // Whoever fetched it can't change it. A WebSocket goes along.
-  const passed = new Response(answer.body, answer);
-  if (answer.webSocket === null) for (const name of HOP_BY_HOP) passed.headers.delete(name);
-  return passed;
 }
 
 /** The request's path and query below the upstream's own path. The path is data: it cannot choose the host. */

@@ -2,7 +2,7 @@
 // here is on the way of our own issuer's tokens: a token gets here when it isn't accepted as one of those.
 
 import { read, write } from "./buffers.ts";
-import { FetchedKeys, RENEW_AFTER_MS, UNKNOWN_KEY_COOLDOWN_MS, fetchJson } from "./keys.ts";
+import { FetchedKeys, RENEW_AFTER_MS, RETRY_AFTER_MS, UNKNOWN_KEY_COOLDOWN_MS, fetchJson } from "./keys.ts";
 import { note } from "./refresh.ts";
 import { isSafeUrl } from "./settings.ts";
 import { ALGORITHMS, type Source, TYPES, type TrustedIssuer } from "./trusted.ts";
@@ -129,6 +129,8 @@ export class ForeignVerifier {
 
 /** The keys of one trusted issuer. */
 export class IssuerKeys extends FetchedKeys {
+  /** Anybody can write a token that names it. */
+  protected override readonly patienceMs = RETRY_AFTER_MS;
   readonly #verifier: ForeignVerifier;
   readonly #number: number;
   readonly #issuer: TrustedIssuer;

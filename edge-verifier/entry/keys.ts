@@ -17,7 +17,7 @@ const MAX_BYTES = 64 * 1024;
 /** How long after a renewal an unknown `kid` is believed to be none of the issuer's, so that made-up ones cost it nothing. */
 export const UNKNOWN_KEY_COOLDOWN_MS = 10_000;
 /** How long to leave an issuer alone that didn't answer. */
-const RETRY_AFTER_MS = 1_000;
+export const RETRY_AFTER_MS = 1_000;
 
 /** Fetches a JSON document about keys. Throws where it isn't there as it should be: elsewhere (a redirect), too long, or too late. */
 export async function fetchJson(url: string): Promise<string> {
@@ -52,6 +52,8 @@ export abstract class FetchedKeys {
   protected currentAt = -Infinity;
   /** Goes up whenever other keys come into force. */
   changes = 0;
+  /** How long to leave an issuer alone that didn't answer, where there are no keys at all; our own is asked by every request then. */
+  protected readonly patienceMs: number = 0;
 
   /** Asks the issuer and takes what it answers; throws where that can't be. `isForUnknownKey`: an answer that was kept somewhere won't do. */
   protected abstract fetch(isForUnknownKey: boolean): Promise<void>;
@@ -69,6 +71,7 @@ export abstract class FetchedKeys {
   /** Whether there are keys; asks the issuer where there aren't, and waits. Old keys stay good for a day while nobody can be asked. */
   async ready(ctx: Background): Promise<boolean> {
     const now = Date.now();
+    if (!this.#areGood && now - this.triedAt < this.patienceMs) return false;
     if (!this.#areGood || (now - this.currentAt > RENEW_AFTER_MS && now - this.triedAt > RETRY_AFTER_MS)) {
       const renewal = this.#flight.run(ctx, () => this.#renew(false));
       if (!this.#areGood || now - Math.max(this.triedAt, this.currentAt) > WAIT_AFTER_MS) await renewal;

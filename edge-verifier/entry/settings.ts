@@ -22,6 +22,7 @@ export interface Env {
   readonly ASSERTION_AUDIENCE?: string;
   readonly CLOCK_LEEWAY_SECONDS?: string;
   readonly FORWARD_AUTHORIZATION?: string;
+  readonly WEBSOCKETS?: string;
   readonly ROUTE_POLICY?: string | object;
   readonly TRUSTED_ISSUERS?: string | object;
   /** The Worker of the hubs (edge-verifier/hub), and its objects. */
@@ -47,6 +48,8 @@ export interface Settings {
   readonly hubs: HubPlan;
   readonly clockLeewaySeconds: number;
   readonly forwardAuthorization: boolean;
+  /** Whether a WebSocket ends with its token. */
+  readonly endsWebSockets: boolean;
   /** Others than `issuer`. */
   readonly trusted: readonly TrustedIssuer[];
 }
@@ -88,6 +91,8 @@ export function readSettings(env: Env): Settings {
   const leeway = env.CLOCK_LEEWAY_SECONDS ?? "5";
   if (!/^\d{1,3}$/.test(leeway)) problems.push("CLOCK_LEEWAY_SECONDS must be a whole number of seconds, at most 999");
   const forwardAuthorization = flag("FORWARD_AUTHORIZATION");
+  const webSockets = env.WEBSOCKETS || "open";
+  if (webSockets !== "open" && webSockets !== "token") problems.push('WEBSOCKETS must be "open" or "token"');
   const trusted = readTrustedIssuers(env.TRUSTED_ISSUERS, { issuer, audiences, clockLeewaySeconds: Number(leeway) }, problems);
 
   if (problems.length > 0) throw new Error(problems.join("; "));
@@ -102,6 +107,7 @@ export function readSettings(env: Env): Settings {
     hubs,
     clockLeewaySeconds: Number(leeway),
     forwardAuthorization,
+    endsWebSockets: webSockets === "token",
     trusted,
   };
 }

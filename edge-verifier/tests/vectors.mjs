@@ -4,7 +4,7 @@ import { ForeignVerifier } from "../entry/issuers.ts";
 import { readTrustedIssuers } from "../entry/trusted.ts";
 
 /** `verifier` lives on `wasm`. `revocations`: `{keys, head, base}` of a head that revokes nothing. Returns how many cases ran and what came out wrong. */
-export async function runVectors(verifier, wasm, { policy, jwks, trusted, identity, cases }, { keys, head, base }) {
+export async function runVectors(verifier, wasm, { policy, jwks, trusted, key_sets, identity, cases }, { keys, head, base }) {
   verifier.configure(policy.issuer, policy.audiences, policy.clock_leeway);
   await verifier.loadKeys("tokens", JSON.stringify(jwks));
   await verifier.loadKeys("heads", keys);
@@ -17,6 +17,13 @@ export async function runVectors(verifier, wasm, { policy, jwks, trusted, identi
   const bytes = new Uint8Array(base);
   const refused = await verifier.loadBase(bytes.buffer);
   if (refused !== undefined) wrong.push(`the base: ${refused}`);
+
+  const held = verifier.keyNames().length;
+  for (const { name, jwks: given, expect } of key_sets) {
+    const [verdict, count] = await verifier.loadKeys("tokens", given).then(() => [undefined, verifier.keyNames().length], ({ message }) => [message, held]);
+    if ((verdict ?? `${count}`) !== expect) wrong.push(`key set: ${name}: expected ${expect}, got ${verdict ?? count}`);
+    await verifier.loadKeys("tokens", JSON.stringify(jwks));
+  }
 
   for (const { name, token, now, expect, identity: given } of cases) {
     const who = given ?? (name.startsWith("foreign: ") ? {} : { ...identity, issuer: policy.issuer });

@@ -76,7 +76,7 @@ impl App {
         let app = Self {
             issuer_url: config.issuer_url.clone(),
             token_lifetime: config.token_lifetime,
-            audit: Audit::start(&database, config.audit_retention),
+            audit: Audit::start(&database),
             database,
             limits: Limits::new(config.limits.clone(), hot.clone()),
             hot,

@@ -12,6 +12,9 @@ use crate::jwk::{Jwk, MAX_KID_BYTES};
 use crate::time::UnixTime;
 use crate::token::is_media_type;
 use crate::verify::{Refusal, Signature};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// The longest assertion, in bytes.
 pub const MAX_BYTES: usize = 8 * 1024;

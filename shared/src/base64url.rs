@@ -3,6 +3,9 @@
 //! That matters beyond tidiness: a decoder that forgives gives an attacker several spellings of one token, and every
 //! table keyed by the token's text can then be walked around.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 const INVALID: u8 = 0xff;
 
 const DECODE: [u8; 256] = {

@@ -4,6 +4,9 @@ use crate::ids::{AgentId, CredentialId, Jti, Shard, TenantId};
 use crate::json::{Object, Value};
 use crate::time::UnixTime;
 use crate::verify::Refusal;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// How many audiences a token may name.
 const MAX_AUDIENCES: usize = 16;

@@ -1,5 +1,9 @@
 //! Public keys (RFC 7517), checked when they come in so that nothing has to be checked when they are used.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::algorithm::Algorithm;

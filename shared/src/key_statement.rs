@@ -3,6 +3,8 @@
 //! The form is that of OpenID Federation 1.0 §5.2.1 (a signed JWK Set), with a place in the order of such statements, so that an edge
 //! never goes back to keys that were withdrawn. Bytes: `docs/reference/formats.md`.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
 use core::fmt;
 
 use crate::json::{Object, Value};
@@ -47,8 +49,9 @@ impl KeyStatement {
     #[cfg(feature = "builder")]
     pub fn payload(&self) -> String {
         let issuer = crate::json::quoted(&self.issuer);
-        let keys: Vec<String> = self.keys.keys().iter().map(crate::jwk::Jwk::to_public_json).collect();
-        format!(
+        let keys: alloc::vec::Vec<String> =
+            self.keys.keys().iter().map(crate::jwk::Jwk::to_public_json).collect();
+        alloc::format!(
             r#"{{"iss":{issuer},"sub":{issuer},"iat":{},"epoch":{},"version":{},"keys":[{}]}}"#,
             self.issued_at.0,
             self.epoch,

@@ -5,6 +5,10 @@
 //!
 //! Where to start reading: [`verify`], then [`revocation`].
 
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
 pub mod algorithm;
 pub mod assertion;
 pub mod base64url;

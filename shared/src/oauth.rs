@@ -1,6 +1,10 @@
 //! What the OAuth documents prescribe on the wire.
 
 use crate::verify::Refusal;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// The error codes of a protected resource (RFC 6750 §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

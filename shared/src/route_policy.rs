@@ -4,6 +4,10 @@
 //! specific decides. What is compared is the path that the upstream will see; where an upstream might take a path for another one, and that one has other rules, nobody
 //! decides: [`Decision::Ambiguous`].
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
 

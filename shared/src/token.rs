@@ -1,5 +1,8 @@
 //! The outside of a JWS (RFC 7515 §3.1): sizes, segments, header. Nothing here is trusted yet.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use crate::algorithm::Algorithm;

@@ -12,6 +12,9 @@ use crate::jwk::KeySet;
 use crate::time::UnixTime;
 use crate::token::{Demands, Unverified, dots};
 use crate::verify::{Policy, Refusal, Signature, TOKEN_TYPE, Times};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// What `typ` can be let through: an access token (RFC 9068 §2.1), any JWT (RFC 7519 §5.1), and a header without `typ`.
 pub const TYPES: [&str; 3] = [TOKEN_TYPE, "JWT", ""];

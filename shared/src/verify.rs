@@ -4,6 +4,8 @@
 //! own primitive and passes the outcome to [`Prepared::finish`], which looks at the claims. Last comes the question whether the token was
 //! revoked. Each step returns the only value from which the next can be taken, so none can be left out.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::claims::Claims;

@@ -18,6 +18,7 @@ struct Vectors {
     policy: PolicyOfFile,
     jwks: serde_json::Value,
     trusted: Vec<TrustedOfFile>,
+    key_sets: Vec<KeySetCase>,
     identity: Identity,
     cases: Vec<Case>,
 }
@@ -34,6 +35,14 @@ struct Identity {
     agent: String,
     tenant: String,
     credential: String,
+}
+
+/// `expect`: how many keys count, or why there are none.
+#[derive(Deserialize)]
+struct KeySetCase {
+    name: String,
+    jwks: String,
+    expect: String,
 }
 
 #[derive(Deserialize)]
@@ -204,4 +213,17 @@ fn every_vector_gets_its_verdict() {
     }
     assert!(vectors.cases.len() > 1_000, "only {} cases", vectors.cases.len());
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), vectors.cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_key_set_gets_its_verdict() {
+    let vectors: Vectors = serde_json::from_str(include_str!("vectors/vectors.json")).unwrap();
+    assert!(vectors.key_sets.len() > 80, "only {}", vectors.key_sets.len());
+    for KeySetCase { name, jwks, expect } in vectors.key_sets {
+        let verdict = match KeySet::parse(jwks.as_bytes()) {
+            Ok(keys) => keys.keys().len().to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(verdict, expect, "{name}");
+    }
 }

@@ -84,9 +84,10 @@ export function makeVerifier(options: Options, host: Host): TokenVerifier {
   if (!(Number.isInteger(clockLeewaySeconds) && clockLeewaySeconds >= 0 && clockLeewaySeconds < 1_000)) {
     problems.push("clockLeewaySeconds must be a whole number from 0 to 999");
   }
+  const headKeys = typeof options.revocationKeys === "string" ? options.revocationKeys : JSON.stringify(options.revocationKeys ?? null);
+  if (!isJwkSet(headKeys)) problems.push("revocationKeys must be a JWK Set: what `countersign keys export-public --purpose revocation` prints");
   const findSources = sourcesOf(options.source, problems);
   if (problems.length > 0) throw new TypeError(problems.join("; "));
-  const headKeys = typeof options.revocationKeys === "string" ? options.revocationKeys : JSON.stringify(options.revocationKeys);
 
   let held: Held | undefined;
   let timer: ReturnType<typeof setInterval> | undefined;
@@ -144,9 +145,23 @@ export function makeVerifier(options: Options, host: Host): TokenVerifier {
   };
 }
 
+/** Whether it could be one; which keys are sound the module says. */
+function isJwkSet(text: string): boolean {
+  try {
+    const parsed = JSON.parse(text) as { keys?: unknown } | null;
+    return Array.isArray(parsed?.keys) && parsed.keys.length > 0;
+  } catch {
+    return false;
+  }
+}
+
 type Sources = () => { heads: HeadSource[]; objects: ObjectStore };
 
 function sourcesOf(source: EdgeSource | BoundSource, problems: string[]): Sources {
+  if (typeof source !== "object" || source === null || !("hubs" in source || "url" in source)) {
+    problems.push("source must have url and secret (an edge's), or hubs and objects (bindings)");
+    return () => ({ heads: [], objects: { name: "", get: async () => null } });
+  }
   if ("hubs" in source) {
     const { shards, regions, place } = source;
     const named = { ...(shards !== undefined && { HUB_SHARDS: String(shards) }), ...(regions && { HUB_REGIONS: regions.join(",") }) };
@@ -157,7 +172,7 @@ function sourcesOf(source: EdgeSource | BoundSource, problems: string[]): Source
   const isSafe = url?.protocol === "https:" || (url?.protocol === "http:" && /^(?:localhost|\[::1\]|127(?:\.\d{1,3}){3})$/.test(url.hostname));
   if (!isSafe) problems.push("source.url is not an https URL (http only on the loopback): the edge's address");
   if (typeof source.secret !== "string" || source.secret === "") problems.push("source.secret is missing: the edge's LISTENER_SECRET");
-  const base = `${source.url.replace(/\/$/, "")}/_countersign`;
+  const base = `${String(source.url).replace(/\/$/, "")}/_countersign`;
   const headers = { authorization: `Bearer ${source.secret}` };
   const ask = (path: string, init: RequestInit = {}) => fetch(`${base}/${path}`, { ...init, headers, redirect: "manual" });
   const name = `the edge ${url?.host}`;

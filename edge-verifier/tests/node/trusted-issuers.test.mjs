@@ -161,6 +161,17 @@ describe("an issuer's keys over hours", () => {
     assert.equal(await ready(), false);
   });
 
+  test("an issuer that doesn't answer is left alone for a second, whoever names it", async () => {
+    away = true;
+    assert.equal(await ready(), false);
+    for (let n = 0; n < 50; n++) assert.equal(await ready(), false);
+    assert.equal(asked, 1);
+    away = false;
+    mock.timers.tick(1_000);
+    assert.equal(await ready(), true);
+    assert.equal(asked, 2);
+  });
+
   test("a set without any sound key changes nothing", async () => {
     await ready();
     const { key } = partner;

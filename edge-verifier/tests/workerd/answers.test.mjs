@@ -119,3 +119,19 @@ test("which API a challenge points to; none where none is a URL", async () => {
   });
   assert.equal((await here(two, "https://c.example")).health, 503);
 });
+
+test("the log knows by the request's id what went wrong with it", async () => {
+  const lines = [];
+  const world = await startWorld({ vars: { UPSTREAM_URL: "http://127.0.0.1:9" }, logs: (line) => lines.push(line) });
+  try {
+    await world.settle();
+    const { token } = world.issuer.token();
+    assert.equal((await world.get(token, { headers: { "x-request-id": "the-one" } })).status, 502);
+    for (const end = Date.now() + 5_000; lines.length === 0 && Date.now() < end; ) await new Promise((resolve) => setTimeout(resolve, 10));
+    const said = lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line)).find(({ event }) => event === "upstream_failed");
+    assert.equal(said?.request_id, "the-one");
+    assert.ok(!lines.join().includes(token));
+  } finally {
+    await world.stop();
+  }
+});

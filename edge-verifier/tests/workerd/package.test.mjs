@@ -15,7 +15,7 @@ import { HUB_WORKER, bundleEntry } from "../../../bin/lib/edge.mjs";
 import { KV_NAMESPACE_ID } from "../../../bin/lib/issuer.mjs";
 import { modernNode, nodeEnv } from "../../../bin/lib/npm.mjs";
 import { root } from "../../../bin/lib/paths.mjs";
-import { AUDIENCE } from "../fake-issuer.mjs";
+import { AUDIENCE, FakeIssuer } from "../fake-issuer.mjs";
 import { startWorld, until } from "./support.mjs";
 
 const SECRET = "a listeners' secret for tests";
@@ -68,7 +68,7 @@ const CONSUMER = `
   import { countersign } from "@countersign/verifier/hono";
 
   const verifier: TokenVerifier = createVerifier({
-    issuer: "https://issuer.example", audience: ["https://api.example"], revocationKeys: { keys: [] }, source: { url: "https://edge.example", secret: "s" },
+    issuer: "https://issuer.example", audience: ["https://api.example"], revocationKeys: { keys: [] } as object, source: { url: "https://edge.example", secret: "s" },
   });
   const needs: Needs = { scopes: "reports:read", staleness: { freshMs: 2_000 } };
   const outcome: Verification = await verifier.verify("token", needs);
@@ -121,6 +121,20 @@ describe("the package", () => {
     }
     // What Hono's own types lack is no fault of ours.
     assert.deepEqual(said.split("\n").filter((line) => /error/.test(line) && !/node_modules\/hono\//.test(line)), []);
+  });
+
+  test("mistakes in its options are named, all at once, and nothing secret with them", () => {
+    const told = (options) => {
+      const script = `import { createVerifier } from "@countersign/verifier"; try { createVerifier(${options}); console.log("made") } catch (error) { console.log(error.name, error.message) }`;
+      return execFileSync(modernNode(), ["--input-type=module", "--eval", script], { cwd: folder, encoding: "utf8" }).trim();
+    };
+    const keys = JSON.stringify(new FakeIssuer().headJwks());
+    assert.equal(told(`{ issuer: "https://i.example", audience: "a", revocationKeys: ${keys}, source: { url: "https://edge.example", secret: "s" } }`), "made");
+    assert.match(told("{}"), /^TypeError issuer must be .*; audience must be .*; revocationKeys must be .*; source must have/);
+    const plain = told(`{ issuer: "https://i.example", audience: [], revocationKeys: ${keys}, source: { url: "http://edge.example", secret: "hush" }, clockLeewaySeconds: -1 }`);
+    assert.match(plain, /^TypeError audience must be .*; clockLeewaySeconds must be .*; source\.url is not an https URL/);
+    assert.ok(!plain.includes("hush"));
+    assert.match(told(`{ issuer: "https://i.example", audience: "a", revocationKeys: "soon", source: { hubs: {}, objects: {}, shards: 0 } }`), /revocationKeys must be .*; HUB_SHARDS must be/);
   });
 
   describe("with an edge", () => {

@@ -5,6 +5,7 @@ import { createHash, generateKeyPairSync, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
 import { after, before, describe, test } from "node:test";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { calculateJwkThumbprint, createRemoteJWKSet, jwtVerify } from "jose";
 
 import { AUDIENCE } from "../fake-issuer.mjs";
@@ -62,6 +63,12 @@ describe("bodies and WebSockets", () => {
   before(async () => {
     server = await startServer((request, response) => {
       if (request.url === "/hold") return held.push({ request, response });
+      if (request.url === "/gzip") {
+        response.writeHead(200, { "content-encoding": "gzip", "content-type": "text/plain", "set-cookie": ["a=1", "b=2"] });
+        return response.end(gzipSync("packed ".repeat(10_000)));
+      }
+      if (request.url === "/empty") return response.writeHead(204).end();
+      if (request.url === "/unchanged") return response.writeHead(304, { etag: '"x"' }).end();
       response.writeHead(200, { "x-upstream": "yes", "x-request-id": "the upstream's own", "keep-alive": "timeout=5", "proxy-authenticate": "Basic" });
       response.end(JSON.stringify(request.headers));
     });
@@ -121,6 +128,23 @@ describe("bodies and WebSockets", () => {
     assert.notEqual(answer.headers["x-request-id"], "the upstream's own");
   });
 
+  test("packed bodies, several cookies and answers without a body arrive as they were sent", async () => {
+    const { hostname, port } = new URL(world.edge.url);
+    const headers = { authorization: `Bearer ${world.issuer.token().token}`, "accept-encoding": "gzip" };
+    const ask = async (path) => {
+      const [answer] = await once(http.get({ hostname, port, path, headers }), "response");
+      return { answer, body: Buffer.concat(await answer.toArray()) };
+    };
+    const { answer, body } = await ask("/gzip");
+    assert.equal(answer.headers["content-encoding"], "gzip");
+    assert.equal(gunzipSync(body).toString(), "packed ".repeat(10_000));
+    assert.deepEqual(answer.headers["set-cookie"], ["a=1", "b=2"]);
+    for (const [path, status] of [["/empty", 204], ["/unchanged", 304]]) {
+      const empty = await ask(path);
+      assert.deepEqual([empty.answer.statusCode, empty.body.length], [status, 0]);
+    }
+  });
+
   test("a WebSocket goes through, with whose it is", async () => {
     const { token, claims } = world.issuer.token();
     const { socket, next } = await openSocket(`${world.edge.url}/live?x=1`, { authorization: `Bearer ${token}`, "x-countersign-agent": "root" });
@@ -144,6 +168,69 @@ describe("bodies and WebSockets", () => {
       const [answer] = await once(http.get({ hostname, port, path: "/live", headers: { ...headers, ...upgrade } }), "response");
       assert.equal(answer.statusCode, 401);
     }
+  });
+});
+
+describe("a WebSocket that ends with its token", () => {
+  let world;
+  let server;
+  before(async () => {
+    server = await startServer((request, response) => response.end());
+    const routes = [{ path: "/**" }, { path: "/strict", fresh_seconds: 2, usable_seconds: 2 }, { path: "/public", anonymous: true }];
+    world = await startWorld({ vars: { UPSTREAM_URL: server.url, WEBSOCKETS: "token", ROUTE_POLICY: { version: 1, routes } } });
+    await world.settle();
+  });
+  after(() => Promise.all([world.stop(), server.stop()]));
+
+  const open = async (token, path = "/live") => {
+    const { socket, next } = await openSocket(`${world.edge.url}${path}`, token === undefined ? {} : { authorization: `Bearer ${token}` });
+    const closed = once(socket, "close").then(([event]) => ({ code: event.code, reason: event.reason }));
+    return { socket, next, closed, greeting: JSON.parse(await next()) };
+  };
+  const echoes = async ({ socket, next }, message) => {
+    socket.send(message);
+    return next();
+  };
+
+  test("messages of both kinds go through, and a close with its code", async () => {
+    const one = await open(world.issuer.token().token);
+    assert.ok(one.greeting.headers["x-countersign-agent"]);
+    assert.equal(await echoes(one, "hello"), "hello");
+    one.socket.binaryType = "arraybuffer";
+    assert.deepEqual(new Uint8Array(await echoes(one, new Uint8Array([1, 2, 255]))), new Uint8Array([1, 2, 255]));
+    one.socket.close(4001, "done");
+    assert.deepEqual(await one.closed, { code: 4001, reason: "done" });
+  });
+
+  test("is closed when that is revoked or expires, and no other is", { timeout: 30_000 }, async () => {
+    const { issuer } = world;
+    const [victim, good, brief] = [issuer.token(), issuer.token(), issuer.token({ exp: Math.floor(Date.now() / 1000) + 3 })];
+    const sockets = await Promise.all([victim, good, brief].map(({ token }) => open(token)));
+    let revoked = [];
+    const beat = setInterval(() => world.push(issuer.head({ revoked })).then((response) => response.text()).catch(() => undefined), 1_000);
+    try {
+      revoked = [victim.coordinate];
+      assert.equal((await world.push(issuer.head({ revoked }))).status, 200);
+      const since = performance.now();
+      assert.deepEqual(await sockets[0].closed, { code: 1008, reason: "The token was revoked." });
+      const took = performance.now() - since;
+      assert.ok(took < 2_500, `${took.toFixed(0)} ms`);
+      assert.deepEqual(await sockets[2].closed, { code: 1008, reason: "The token has expired." });
+      assert.equal(await echoes(sockets[1], "still here"), "still here");
+      sockets[1].socket.close();
+      await assert.rejects(open(victim.token));
+    } finally {
+      clearInterval(beat);
+    }
+  });
+
+  test("is closed when it isn't known any more what is revoked; one that needed no token stays", { timeout: 30_000 }, async () => {
+    await world.push(world.issuer.head());
+    const [strict, anonymous] = await Promise.all([open(world.issuer.token().token, "/strict"), open(undefined, "/public")]);
+    // No head comes.
+    assert.deepEqual(await strict.closed, { code: 1013, reason: "It is not known at present what is revoked." });
+    assert.equal(await echoes(anonymous, "still here"), "still here");
+    anonymous.socket.close();
   });
 });
 

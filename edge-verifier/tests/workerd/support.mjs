@@ -11,10 +11,10 @@ export const METADATA = `resource_metadata="${AUDIENCE}/.well-known/oauth-protec
 
 /**
  * Starts all three. Whatever was started is stopped by `stop`.
- * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, more?: object, beside?: any[]}} [options] `beside`: each a Worker, or what
+ * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, more?: object, beside?: any[], logs?: (message: string) => void}} [options] `beside`: each a Worker, or what
  *   makes one of the issuer and the edge's address
  */
-export async function startWorld({ vars = {}, persist, isolates, more, beside } = {}) {
+export async function startWorld({ vars = {}, persist, isolates, more, beside, logs } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
   const stopAll = (...started) => Promise.all(started.map((part) => part.stop()));
@@ -25,6 +25,7 @@ export async function startWorld({ vars = {}, persist, isolates, more, beside } 
     persist,
     isolates,
     more,
+    logs,
     beside: beside?.map((one) => (typeof one === "function" ? one(issuer, `http://127.0.0.1:${port}`) : one)),
     vars: {
       ISSUER_URL: issuer.url,

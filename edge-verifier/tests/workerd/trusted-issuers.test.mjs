@@ -28,7 +28,7 @@ const status = async (response) => {
 describe("another issuer's tokens", () => {
   let world;
   before(async () => {
-    world = await startPartners();
+    world = await startPartners({ vars: { OPERATOR_SECRET: "an operator's secret" } });
     await world.settle();
     world.beat();
   });
@@ -58,6 +58,22 @@ describe("another issuer's tokens", () => {
     const token = world.partner.token();
     for (let n = 0; n < 20; n++) assert.equal(await status(world.get(token)), 200);
     assert.equal(world.partner.jwksRequests, 1);
+  });
+
+  test("are told of to operators: why one is refused, and which keys there are", async () => {
+    const { issuer, partner } = world;
+    const ask = async (path, body) => {
+      const headers = { authorization: "Bearer an operator's secret" };
+      return (await fetch(`${world.edge.url}/_countersign/${path}`, body === undefined ? { headers } : { headers, method: "POST", body })).json();
+    };
+    const accepted = await ask("why", partner.token());
+    assert.deepEqual([accepted.accepted, accepted.issuer, accepted.token], [true, partner.url, undefined]);
+    assert.deepEqual([(await ask("why", issuer.token().token)).issuer], [issuer.url]);
+    const refused = await ask("why", partner.token({ cnf: {} }));
+    assert.deepEqual([refused.accepted, refused.reason], [false, "proof_required"]);
+    const { trusted_issuers: trusted, keys } = await ask("status");
+    assert.deepEqual(trusted, [{ issuer: partner.url, keys: [{ kid: "theirs-1", alg: "RS256" }] }]);
+    assert.ok(keys.every(({ kid }) => kid !== "theirs-1"));
   });
 
   test("are refused for what is wrong with them", async () => {

@@ -6,13 +6,22 @@
 //!
 //! Functions that can refuse return a negative number and leave `reason\nchallenge\ndescription` in the output.
 
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
 pub mod route_policy;
+#[cfg(target_arch = "wasm32")]
+mod runtime;
 mod slots;
 pub mod trusted;
 
-use std::cell::RefCell;
-use std::cmp::Ordering;
-use std::io::Write as _;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::fmt::{self, Write as _};
 
 use countersign_shared::key_statement::PreparedKeyStatement;
 use countersign_shared::oauth::challenge;
@@ -26,6 +35,7 @@ use countersign_shared::{
     VerifiedToken, prepare as prepare_token,
 };
 use slots::Slots;
+use spin::{Mutex, MutexGuard};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 /// What one isolate knows. WebAssembly here has one thread.
@@ -63,13 +73,26 @@ enum Pending {
     Keys(PreparedKeyStatement),
 }
 
-thread_local! {
-    static VERIFIER: RefCell<Verifier> = RefCell::default();
+static VERIFIER: Mutex<Option<Verifier>> = Mutex::new(None);
+
+/// Runs `action` on the isolate's verifier.
+fn with<T>(action: impl FnOnce(&mut Verifier) -> T) -> T {
+    action(sole(&VERIFIER).get_or_insert_default())
 }
 
-/// Runs `action` on the isolate's verifier. None of the actions calls back into JavaScript, so the borrow never overlaps another.
-fn with<T>(action: impl FnOnce(&mut Verifier) -> T) -> T {
-    VERIFIER.with_borrow_mut(action)
+/// What `place` holds. There is one thread, and none of the actions calls back into JavaScript: whoever finds it taken comes after a trap, and traps too.
+fn sole<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
+    place.try_lock().expect("nobody else is at it")
+}
+
+/// Takes whatever is written.
+struct Text<'v>(&'v mut Vec<u8>);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 // ---- Buffers
@@ -580,8 +603,7 @@ impl Verifier {
 fn describe(claims: &Claims, output: &mut Vec<u8>) {
     let Claims { subject, tenant, credential, agent_type, jti, .. } = claims;
     output.clear();
-    // A vector takes whatever is written.
-    _ = write!(output, "{subject}\n{tenant}\n{credential}\n{agent_type}\n{jti}\n");
+    _ = write!(Text(output), "{subject}\n{tenant}\n{credential}\n{agent_type}\n{jti}\n");
     describe_grant(&claims.scope, claims.expires_at, &claims.audience, output);
 }
 
@@ -591,7 +613,7 @@ fn describe_grant(scopes: &[String], expires_at: UnixTime, audience: &[String], 
         output.extend_from_slice(if place > 0 { b" " } else { b"" });
         output.extend_from_slice(scope.as_bytes());
     }
-    _ = write!(output, "\n{}\n", expires_at.0);
+    _ = write!(Text(output), "\n{}\n", expires_at.0);
     route_policy::write_audiences(audience, output);
 }
 

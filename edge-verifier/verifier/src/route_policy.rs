@@ -1,16 +1,18 @@
 //! The route policy, behind numbers as the rest (see the crate's documentation).
 
-use std::cell::RefCell;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use countersign_shared::oauth::challenge;
 use countersign_shared::route_policy::{Access, Bearer, Decision, Lack, RoutePolicy};
 use countersign_shared::verify::Audiences;
 use countersign_shared::{Policy, Refusal};
+use spin::Mutex;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-thread_local! {
-    static ROUTES: RefCell<Option<RoutePolicy>> = const { RefCell::new(None) };
-}
+static ROUTES: Mutex<Option<RoutePolicy>> = Mutex::new(None);
 
 /// Takes the policy in the input into force; the audiences and the trusted issuers must be known. The number of its routes, or −1 with all that is wrong with it in the output, a line each.
 #[wasm_bindgen]
@@ -52,7 +54,7 @@ pub fn load_policy(length: usize) -> i32 {
             return -1;
         }
         let count = i32::try_from(policy.routes().count()).unwrap_or(i32::MAX);
-        ROUTES.set(Some(policy));
+        *super::sole(&ROUTES) = Some(policy);
         count
     })
 }
@@ -66,27 +68,26 @@ pub fn route(method_length: usize, length: usize) -> i32 {
         let Some((method, path)) = input.and_then(|input| input.split_at_checked(method_length)) else {
             return -1;
         };
-        ROUTES.with_borrow(|policy| {
-            let Some(policy) = policy else { return -1 };
-            let (place, said) = match policy.decide(method, path) {
-                Decision::Ambiguous(ambiguity) => (None, ambiguity.to_string()),
-                Decision::Denied(_) => return -1,
-                Decision::Route(route) => (
-                    Some(route.place),
-                    match &route.access {
-                        Access::Denied => return -1,
-                        Access::Anonymous => "anonymous".to_owned(),
-                        Access::Token(needed) => {
-                            let staleness = needed.staleness;
-                            let unknown = if staleness.serve_unknown { "serve" } else { "refuse" };
-                            format!("token {} {} {unknown}", staleness.fresh, staleness.usable)
-                        }
-                    },
-                ),
-            };
-            verifier.output = said.into_bytes();
-            place.map_or(-2, |place| i32::try_from(place).unwrap_or(-1))
-        })
+        let routes = super::sole(&ROUTES);
+        let Some(policy) = &*routes else { return -1 };
+        let (place, said) = match policy.decide(method, path) {
+            Decision::Ambiguous(ambiguity) => (None, ambiguity.to_string()),
+            Decision::Denied(_) => return -1,
+            Decision::Route(route) => (
+                Some(route.place),
+                match &route.access {
+                    Access::Denied => return -1,
+                    Access::Anonymous => "anonymous".to_owned(),
+                    Access::Token(needed) => {
+                        let staleness = needed.staleness;
+                        let unknown = if staleness.serve_unknown { "serve" } else { "refuse" };
+                        format!("token {} {} {unknown}", staleness.fresh, staleness.usable)
+                    }
+                },
+            ),
+        };
+        verifier.output = said.into_bytes();
+        place.map_or(-2, |place| i32::try_from(place).unwrap_or(-1))
     })
 }
 
@@ -97,8 +98,9 @@ pub fn admits(route: usize, length: usize) -> i32 {
     super::with(|verifier| {
         let input = verifier.input.get(..length).and_then(|input| str::from_utf8(input).ok());
         let lines: Vec<&str> = input.unwrap_or_default().split('\n').collect();
-        let lack = ROUTES.with_borrow(|policy| {
-            let route = policy
+        let routes = super::sole(&ROUTES);
+        let lack = (|| {
+            let route = routes
                 .as_ref()
                 .and_then(|policy| policy.route(route))
                 .ok_or((Lack::Tenant, String::new()))?;
@@ -113,7 +115,7 @@ pub fn admits(route: usize, length: usize) -> i32 {
                 Access::Token(needed) => (lack, needed.scopes.join(" ")),
                 _ => (lack, String::new()),
             })
-        });
+        })();
         let Err((lack, scopes)) = lack else { return 0 };
         let (reason, challenge, description) = match lack {
             Lack::Issuer => {

@@ -1,5 +1,7 @@
 //! Values that wait under a number while their request awaits.
 
+use alloc::vec::Vec;
+
 /// Numbered places; a freed one is used again.
 pub(crate) struct Slots<T> {
     places: Vec<Option<T>>,

@@ -1,12 +1,16 @@
 //! Tokens of other issuers that the operator trusts, behind numbers as the rest (see the crate's documentation). Each issuer has a number, from 0 on.
 
-use std::io::Write as _;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write as _;
 
 use countersign_shared::trusted::{Source, TYPES, TrustedIssuer, named_issuer};
 use countersign_shared::{Algorithm, KeySet};
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use super::{Pending, describe_grant, signature, unix_time};
+use super::{Pending, Text, describe_grant, signature, unix_time};
 
 /// The purpose of the keys of issuer 0, to [`super::key`] and [`super::key_name`].
 pub(crate) const FIRST_PURPOSE: u32 = 3;
@@ -128,11 +132,14 @@ pub fn finish_foreign(handle: usize, signature_is_valid: bool, now: f64) -> i32 
             Ok(token) => {
                 let claims = token.claims();
                 verifier.output.clear();
-                // A vector takes whatever is written. Of credentials they say nothing.
+                // Of credentials they say nothing.
                 _ = write!(
-                    verifier.output,
+                    Text(&mut verifier.output),
                     "{}\n{}\n\n{}\n{}\n",
-                    claims.agent, claims.tenant, claims.agent_type, claims.jti
+                    claims.agent,
+                    claims.tenant,
+                    claims.agent_type,
+                    claims.jti
                 );
                 describe_grant(&claims.scope, claims.expires_at, &claims.audience, &mut verifier.output);
                 0

@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::config::AuditRetention;
 use crate::domain::audit::Event;
 use crate::limits::places::Places;
 use crate::storage::audit::{Record, first_queued, last_queued, wake_sealer};
@@ -45,11 +44,11 @@ pub struct Audit {
 
 impl Audit {
     /// Starts writer and sealer.
-    pub fn start(database: &Database, retention: AuditRetention) -> Self {
+    pub fn start(database: &Database) -> Self {
         let (stop, stopping) = watch::channel(false);
         let status = Arc::<Status>::default();
         let (writer, writing) = writer::start(database, stopping.clone());
-        let sealer = sealer::Task { database: database.clone(), retention, status: status.clone() };
+        let sealer = sealer::Task { database: database.clone(), status: status.clone() };
         let tasks = Mutex::new(vec![writing, tokio::spawn(sealer.run(stopping))]);
         Self { writer, status, exports: Places::new(MAX_EXPORTS.0, MAX_EXPORTS.1), stop, tasks }
     }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::chain;
 use super::status::Status;
-use crate::config::AuditRetention;
 use crate::storage::audit::Sealing;
 use crate::storage::{Database, StorageError};
 
@@ -21,12 +20,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Events sealed in one transaction.
 const BATCH: usize = 4000;
-/// How often what is too old is looked for.
-const RETENTION_CHECK: Duration = Duration::from_hours(1);
 
 pub(super) struct Task {
     pub(super) database: Database,
-    pub(super) retention: AuditRetention,
     pub(super) status: Arc<Status>,
 }
 
@@ -56,42 +52,16 @@ impl Task {
             sleep(RETRY).await;
         }
         info!("this process seals audit events");
-        let mut retention_checked: Option<Instant> = None;
         loop {
             sealing.drain();
             let more = sealing.seal(BATCH, chain::extend).await? == BATCH;
             self.status.works();
             self.status.sealed(more);
-            if retention_checked.is_none_or(|checked| checked.elapsed() > RETENTION_CHECK) {
-                retention_checked = Some(Instant::now());
-                self.prune(&mut sealing).await?;
-            }
             // Whatever came meanwhile is taken together, unless there is plenty already.
             let pause = if more { Duration::ZERO } else { PAUSE };
             tokio::select! {
                 woken = sealing.woken() => woken?,
                 () = sleep(pause) => {}
-            }
-        }
-    }
-
-    /// Drops what is too old. That somebody reads for long just then can keep it from being done; an hour later it is tried again.
-    async fn prune(&self, sealing: &mut Sealing) -> Result<(), StorageError> {
-        loop {
-            match sealing.prune(self.retention.days).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(dropped)) => {
-                    info!(
-                        partition = dropped.partition,
-                        events = dropped.events,
-                        "audit events dropped by age"
-                    );
-                }
-                Err(StorageError::Unavailable(sqlx::Error::Database(error))) => {
-                    warn!("audit events past their time can't be dropped now: {error}");
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
             }
         }
     }

@@ -376,6 +376,6 @@ fn agent_id(text: &str) -> Result<AgentId, String> {
     text.parse().map_err(|_| "must be a UUID in lower-case hyphenated form".to_owned())
 }
 
-fn word<T: std::str::FromStr<Err = crate::domain::UnknownWord>>(text: &str) -> Result<T, String> {
+pub(super) fn word<T: std::str::FromStr<Err = crate::domain::UnknownWord>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: crate::domain::UnknownWord| error.to_string())
 }

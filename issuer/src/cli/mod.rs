@@ -2,9 +2,12 @@
 
 mod agents;
 mod audit;
+mod backup;
 mod bootstrap;
 mod credentials;
 mod describe;
+mod doctor;
+mod jobs;
 mod keys;
 mod migrate;
 mod operator;
@@ -12,6 +15,7 @@ mod output;
 mod policy;
 mod recover;
 mod resource_servers;
+mod restore;
 mod revoke;
 mod revoke_many;
 mod serve;
@@ -45,13 +49,17 @@ pub struct Cli {
 enum Command {
     /// Run the issuer until SIGTERM or SIGINT.
     Serve,
-    /// Bring the database schema up to date.
-    Migrate,
+    /// Bring the database schema up to date, or show how it stands.
+    Migrate(migrate::Migrate),
     /// Make keys, the first tenant and its administrator; safe to run again.
     Bootstrap(Bootstrap),
     /// Take tokens back: one, all that an agent, a credential, a tenant or a key has obtained so far, or all there are.
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(Revoke),
+    /// Make a backup of the database, or check one.
+    Backup(backup::Backup),
+    /// Go back to a backup: into an empty database, and so that edges never go back with it.
+    Restore(restore::Restore),
     /// Make a database fit for use that was restored from a backup: it lacks what was revoked since. Ends every token.
     Recover(recover::Recover),
     /// Register, look at, change and end agents.
@@ -69,6 +77,11 @@ enum Command {
     /// Read, verify and prune the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Look at and do what running issuers do from time to time: removing what is of no use any more.
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    /// Look at everything that an installation stands on, and say what to do about it.
+    Doctor(doctor::Doctor),
     /// Let a client authenticate again that was locked out after too many failures.
     Unlock(Unlock),
     /// Make, look at, rotate, retire and revoke signing keys.
@@ -191,18 +204,22 @@ pub async fn run(cli: Cli) -> ExitCode {
     let sources = Sources::read(environment, cli.config.as_deref());
     let outcome = match cli.command {
         Command::Serve => serve::run(&sources).await,
-        Command::Migrate => migrate::run(&sources).await,
+        Command::Migrate(options) => migrate::run(&sources, &options).await,
         Command::Bootstrap(options) => bootstrap::run(&sources, &options).await,
         Command::Revoke(options) => match &options.what.jtis {
             Some(file) => revoke_many::run(&sources, &options, file).await,
             None => revoke::run(&sources, &options).await,
         },
+        Command::Backup(options) => backup::run(&sources, &options).await,
+        Command::Restore(options) => restore::run(&sources, &options).await,
         Command::Recover(options) => recover::run(&sources, &options).await,
         Command::Agents(command) => agents::run(&sources, &command).await,
         Command::Tenants(command) => tenants::run(&sources, &command).await,
         Command::ResourceServers(command) => resource_servers::run(&sources, &command).await,
         Command::Credentials(command) => credentials::run(&sources, &command).await,
         Command::Audit(command) => audit::run(&sources, command).await,
+        Command::Jobs(command) => jobs::run(&sources, &command).await,
+        Command::Doctor(options) => return doctor::run(&sources, &options).await,
         Command::Unlock(options) => unlock::run(&sources, &options).await,
         Command::Keys(command) => keys::run(&sources, &command).await,
         Command::Policy(command) => policy::run(&command),

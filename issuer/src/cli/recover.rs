@@ -28,7 +28,7 @@ pub(super) struct Recover {
     json: bool,
 }
 
-fn reason(text: &str) -> Result<String, &'static str> {
+pub(super) fn reason(text: &str) -> Result<String, &'static str> {
     let length = text.chars().count();
     if (1..=500).contains(&length) { Ok(text.to_owned()) } else { Err("must have 1 to 500 characters") }
 }
@@ -47,10 +47,15 @@ pub(super) async fn run(sources: &Sources, options: &Recover) -> Outcome {
         recovered.epoch
     );
     println!();
+    rest_by_hand();
+    Ok(())
+}
+
+/// What only people remember.
+pub(super) fn rest_by_hand() {
     println!("What was changed after the backup was made is gone, and has to be done again:");
     println!(
         "  agents and tenants suspended or decommissioned, credentials revoked or rotated: `countersign agents`, `tenants`, `credentials`;"
     );
     println!("  signing keys rotated or revoked: `countersign keys list` shows which are in force now.");
-    Ok(())
 }

@@ -18,6 +18,7 @@ use super::Outcome;
 use crate::app::{App, OpenError};
 use crate::clients::{self, Background};
 use crate::config::{Environment, Problems, Serve, Sources, Tls};
+use crate::jobs::{self, Jobs};
 use crate::keys::rotation::Rotation;
 use crate::limits::{self, Upkeep};
 use crate::metrics::figures;
@@ -88,6 +89,7 @@ struct Running {
     background: Background,
     publisher: Option<Publisher>,
     limits: Upkeep,
+    jobs: Jobs,
     public: Listener,
     admin: Listener,
     stop: watch::Sender<bool>,
@@ -115,6 +117,7 @@ impl Running {
             None => None,
         };
         let limits = limits::start(&app);
+        let jobs = jobs::start(&app.database, config.audit_retention);
         let (stop, stopping) = watch::channel(false);
         app.keys.watch(stopping.clone());
         if config.metrics.enabled {
@@ -139,7 +142,7 @@ impl Running {
             http::Operators { token: config.admin.token.clone(), metrics: config.metrics.enabled, logs };
         let router = http::admin(app.clone(), operators);
         let admin = Listener::start(admin, router, connections, config.admin.tls.clone());
-        Ok(Self { app, background, publisher, limits, public, admin, stop })
+        Ok(Self { app, background, publisher, limits, jobs, public, admin, stop })
     }
 
     /// Takes no more requests, waits for those under way, ends the publisher and the audit log. Whoever watches can do so until the requests are done.
@@ -153,6 +156,7 @@ impl Running {
                 if let Some(publisher) = self.publisher.take() {
                     publisher.stop().await;
                 }
+                self.jobs.stop().await;
                 self.background.stop().await;
                 self.limits.stop().await;
                 self.app.audit.stop().await;

@@ -1,4 +1,4 @@
-//! The tasks beside the requests: one hears what changed, one writes down when credentials were used and forgets old assertions.
+//! The tasks beside the requests: one hears what changed, one writes down when credentials were used and confirms rules.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,9 +13,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::clock;
 use crate::storage::changes::Listening;
-use crate::storage::{
-    Database, StorageError, idempotency, limits, not_before, serials, status_lists, used_assertions,
-};
+use crate::storage::{Database, StorageError, limits, not_before, serials};
 
 /// How often the database is asked for a sign of life.
 const PING: Duration = Duration::from_millis(250);
@@ -29,8 +27,6 @@ const CLAIM: Duration = Duration::from_secs(1);
 const WRITE_USES: Duration = Duration::from_secs(10);
 /// How often rules are looked for that another process left unconfirmed.
 const CONFIRM_RULES: Duration = Duration::from_secs(5);
-/// How often old assertions are looked for.
-const SWEEP: Duration = Duration::from_mins(1);
 
 type Handler = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -164,19 +160,17 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
     }
 }
 
-/// Writes uses of credentials, sweeps used assertions; at the stop, writes the uses that are left.
+/// Writes uses of credentials, confirms rules that were left unconfirmed; at the stop, writes the uses that are left.
 async fn keep_house(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
     let work = async {
-        let (mut writes, mut rules, mut sweeps) =
-            (interval(WRITE_USES), interval(CONFIRM_RULES), interval(SWEEP));
-        for ticks in [&mut writes, &mut rules, &mut sweeps] {
+        let (mut writes, mut rules) = (interval(WRITE_USES), interval(CONFIRM_RULES));
+        for ticks in [&mut writes, &mut rules] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
             tokio::select! {
                 _ = writes.tick() => app.uses.write(&app.database).await,
                 _ = rules.tick() => confirm_rules(&app.database).await,
-                _ = sweeps.tick() => sweep(&app).await,
             }
         }
     };
@@ -190,31 +184,6 @@ async fn keep_house(app: Arc<App>, mut stopping: watch::Receiver<bool>) {
 async fn confirm_rules(database: &Database) {
     if let Err(error) = not_before::confirm_abandoned(database).await {
         warn!("rules that another process left unconfirmed aren't looked at: {error}");
-    }
-}
-
-async fn sweep(app: &App) {
-    loop {
-        match used_assertions::sweep(&app.database, clock::now()).await {
-            Ok(true) => sleep(Duration::from_millis(50)).await, // requests come first
-            Ok(false) => break,
-            Err(error) => return warn!("used assertions aren't swept: {error}"),
-        }
-    }
-    // They hold secrets, if sealed ones.
-    loop {
-        match idempotency::sweep(&app.database).await {
-            Ok(true) => sleep(Duration::from_millis(50)).await,
-            Ok(false) => break,
-            Err(error) => return warn!("answers kept for Idempotency-Key aren't swept: {error}"),
-        }
-    }
-    loop {
-        match status_lists::sweep(&app.database, clock::now()).await {
-            Ok(true) => sleep(Duration::from_millis(50)).await,
-            Ok(false) => return,
-            Err(error) => return warn!("what status lists knew of expired tokens isn't swept: {error}"),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each command asks for what it needs, so `migrate` runs without a master key.
 
 mod admin;
+mod backup;
 mod first_key;
 mod http;
 mod limits;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use admin::{Admin, Tls};
+pub use backup::{Backup, BackupKey, BackupReading};
 pub use http::{AllowedOrigins, Http};
 pub use limits::{Limits, TrustedProxies};
 pub use metrics::{Guard, Metrics};
@@ -123,6 +125,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("KEY_ROTATION_DAYS"),
     plain("JWKS_MAX_AGE_SECONDS"),
     plain("STATUS_LIST_TTL_SECONDS"),
+    secret("BACKUP_KEY"),
+    plain("POSTGRES_BIN"),
 ];
 
 /// What `serve` needs.

@@ -104,6 +104,8 @@ impl Telemetry {
 pub struct Database {
     /// Parsed from `DATABASE_URL`.
     pub options: PgConnectOptions,
+    /// `DATABASE_URL`, for other programs.
+    url: Secret,
     /// Connections held at most.
     pub pool_size: u32,
     /// How long a start tries to reach it.
@@ -118,8 +120,9 @@ impl Database {
         );
         let pool_size = reader.integer("DATABASE_POOL_SIZE", 10, 2..=1000, " connections");
         let startup_timeout = reader.integer("STARTUP_TIMEOUT_SECONDS", 60, 1..=3600, " seconds");
+        let url = url?;
         // The parser's error may quote the URL.
-        let options = url.and_then(|url| {
+        let options = Some(&url).and_then(|url| {
             let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme));
             let options = scheme.then(|| url.expose().parse::<PgConnectOptions>().ok()).flatten();
             if options.is_none() {
@@ -127,7 +130,42 @@ impl Database {
             }
             options
         })?;
-        Some(Self { options, pool_size, startup_timeout: Duration::from_secs(startup_timeout.into()) })
+        Some(Self { options, url, pool_size, startup_timeout: Duration::from_secs(startup_timeout.into()) })
+    }
+
+    /// The same for programs that go by libpq (PostgreSQL documentation, libpq, Environment Variables). It has the password.
+    pub(crate) fn libpq_environment(&self) -> Vec<(&'static str, String)> {
+        let host = self
+            .options
+            .get_socket()
+            .map_or_else(|| self.options.get_host().to_owned(), |socket| socket.display().to_string());
+        let database = self.options.get_database().unwrap_or_else(|| self.options.get_username());
+        let mut environment = vec![
+            ("PGHOST", host),
+            ("PGPORT", self.options.get_port().to_string()),
+            ("PGUSER", self.options.get_username().to_owned()),
+            ("PGDATABASE", database.to_owned()),
+        ];
+        let Ok(url) = self.url.expose().parse::<Url>() else { return environment };
+        if let Some(password) = url.password() {
+            // Percent-encoded as in any URL; only in forms is a plus sign a space, and an ampersand an end.
+            let field = format!("p={}", password.replace('+', "%2B").replace('&', "%26"));
+            let password =
+                form_urlencoded::parse(field.as_bytes()).next().map(|(_, value)| value.into_owned());
+            environment.extend(password.map(|password| ("PGPASSWORD", password)));
+        }
+        for (name, value) in url.query_pairs() {
+            let variable = match &*name {
+                "password" => "PGPASSWORD",
+                "sslmode" | "ssl-mode" => "PGSSLMODE",
+                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => "PGSSLROOTCERT",
+                "sslcert" | "ssl-cert" => "PGSSLCERT",
+                "sslkey" | "ssl-key" => "PGSSLKEY",
+                _ => continue,
+            };
+            environment.push((variable, value.into_owned()));
+        }
+        environment
     }
 
     /// Host and port, or the socket's path; never credentials.

@@ -1,6 +1,6 @@
 //! Public keys that clients register.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
+use aws_lc_rs::signature::{ED25519, ParsedPublicKey};
 use countersign_shared::{Jwk, JwkError, PublicKey};
 use serde_json::{Map, Value};
 
@@ -40,15 +40,13 @@ pub fn client_jwk(mut jwk: Map<String, Value>) -> Result<Jwk, String> {
 fn parse(jwk: &Map<String, Value>) -> Result<Jwk, String> {
     let text = serde_json::to_vec(jwk).map_err(|error| error.to_string())?;
     let key = Jwk::parse(&text).map_err(|error| problem(error).to_owned())?;
-    // Whether a point lies on its curve takes a library that knows the curve.
-    let on_curve = match key.public() {
-        PublicKey::Rsa { .. } => true,
-        PublicKey::P256 { x, y } => {
-            ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, [&[4], x.as_slice(), y].concat()).is_ok()
+    // That a point is on P-256 the core has seen; whether there is one of Ed25519 takes a library that knows the curve.
+    match key.public() {
+        PublicKey::Ed25519 { x } if ParsedPublicKey::new(&ED25519, x).is_err() => {
+            Err(problem(JwkError::Point).to_owned())
         }
-        PublicKey::Ed25519 { x } => ParsedPublicKey::new(&ED25519, x).is_ok(),
-    };
-    if on_curve { Ok(key) } else { Err("has a point that doesn't lie on its curve".to_owned()) }
+        _ => Ok(key),
+    }
 }
 
 /// What is wrong with a key, as the end of a sentence.
@@ -63,8 +61,8 @@ pub(super) const fn problem(error: JwkError) -> &'static str {
         JwkError::Size => {
             "has an RSA modulus that isn't of 2048 to 4096 bits, or a coordinate that isn't of 32 bytes"
         }
+        JwkError::Point => "has a point that doesn't lie on its curve, or one of small order",
         JwkError::Exponent => "has an RSA exponent other than 65537",
-        JwkError::Point => "has a point that doesn't lie on its curve",
         JwkError::Empty => "is not for signatures with RS256, PS256, ES256 or EdDSA (alg, use, key_ops)",
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Delivery {
     pub(super) recoveries: u64,
     /// Epoch and seq (of key statements: version) of the newer one for which the hub refused the last.
     pub(super) superseded_by: Option<(u64, u64)>,
+    /// The number of the newest one that would have been taken, had its base been there.
+    pub(super) baseless: u64,
     /// What was said when the newest was taken.
     pub(super) receipt: Receipt,
 }
@@ -99,13 +101,17 @@ async fn run(
                     let error = cause.to_string();
                     let superseded_by = match cause {
                         SinkError::Superseded { epoch, seq } => Some((epoch, seq)),
-                        SinkError::Failed(_) | SinkError::Incomplete(_) => None,
+                        SinkError::Failed(_) | SinkError::Incomplete(_) | SinkError::Baseless(_) => None,
                     };
-                    let goes_on = matches!(cause, SinkError::Incomplete(_));
+                    let baseless = matches!(cause, SinkError::Baseless(_));
+                    let goes_on = baseless || matches!(cause, SinkError::Incomplete(_));
                     report.send_modify(|delivery| {
                         delivery.failing_since = Some((failure.since, failure.since_when));
                         delivery.error = Some(error);
                         delivery.superseded_by = superseded_by;
+                        if baseless {
+                            delivery.baseless = parcel.number;
+                        }
                     });
                     // The same head would be refused again; the next one may not be.
                     if superseded_by.is_some() {

@@ -93,7 +93,8 @@ impl Shared {
         match base {
             Some(base) if before.as_ref() != Some(&named) || !is_there => self.put_object(base)?,
             None if !is_there => {
-                return Err(SinkError::Failed(format!("base object {named} isn't there yet")));
+                self.refuse_older(HEAD, jws)?;
+                return Err(SinkError::Baseless(format!("base object {named} isn't there yet")));
             }
             _ => {}
         }
@@ -110,6 +111,12 @@ impl Shared {
 
     /// Writes a head or a key statement, unless a newer one is there.
     fn put_statement(&self, name: &str, jws: &str) -> Result<(), SinkError> {
+        self.refuse_older(name, jws)?;
+        self.write(name, jws.as_bytes())
+    }
+
+    /// An error where there is a newer one.
+    fn refuse_older(&self, name: &str, jws: &str) -> Result<(), SinkError> {
         let position = |jws: &[u8]| Statement::read(jws).and_then(|statement| statement.position());
         let held = match fs::read(self.root.join(name)) {
             Ok(held) => position(&held),
@@ -120,7 +127,7 @@ impl Shared {
             Some((epoch, seq)) if position(jws.as_bytes()) < held => {
                 Err(SinkError::Superseded { epoch, seq })
             }
-            _ => self.write(name, jws.as_bytes()),
+            _ => Ok(()),
         }
     }
 

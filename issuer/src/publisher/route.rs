@@ -87,6 +87,11 @@ impl Route {
         self.courier.delivery.borrow().delivered >= parcel
     }
 
+    /// Whether the parcel would be there, had its base been, or one after it.
+    pub(super) fn lacks_base_of(&self, parcel: u64) -> bool {
+        self.courier.delivery.borrow().baseless >= parcel
+    }
+
     /// Since when deliveries fail.
     pub(super) fn failing_since(&self) -> Option<Instant> {
         self.courier.delivery.borrow().failing_since.map(|(since, _)| since)

@@ -71,6 +71,8 @@ pub(super) enum SinkError {
     Failed(String),
     /// Some of the hubs have taken it. The others have to be told again, and these must not wait for them with what is newer.
     Incomplete(String),
+    /// It isn't older than what is there, but names a base that isn't, and that we don't have at hand: nothing was changed.
+    Baseless(String),
     /// The hub holds a newer head, or key statement, than this one.
     Superseded {
         /// Of the one it holds.
@@ -83,7 +85,7 @@ pub(super) enum SinkError {
 impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(cause) | Self::Incomplete(cause) => f.write_str(cause),
+            Self::Failed(cause) | Self::Incomplete(cause) | Self::Baseless(cause) => f.write_str(cause),
             Self::Superseded { epoch, seq } => {
                 write!(f, "it holds a newer one (epoch {epoch}, {seq})")
             }

@@ -192,7 +192,9 @@ impl<'t> Term<'t> {
                         news.map_err(|_| Ended::Courier)?;
                         // Refused: the alarm is raised, and the position read again below, where an operator may have changed it.
                         _ = self.note_delivery();
-                        if parcel.is_some_and(|parcel| self.heads.has_delivered(parcel)) {
+                        // A base that is gone, as after a restore, is no other history: a new one is made next.
+                        let heads = &self.heads;
+                        if parcel.is_some_and(|parcel| heads.has_delivered(parcel) || heads.lacks_base_of(parcel)) {
                             return Ok(());
                         }
                     }

@@ -293,14 +293,6 @@ impl Sealing {
         .await
         .inspect_err(|_| *week = None) // the partition may have gone with the transaction
     }
-
-    /// Drops the oldest partition, if all of it is older than `days`.
-    pub async fn prune(&mut self, days: u32) -> Result<Option<Pruned>, StorageError> {
-        let mut transaction = self.connection.begin().await?;
-        let pruned = prune(&mut transaction, days).await?;
-        transaction.commit().await?;
-        Ok(pruned)
-    }
 }
 
 /// Where the chains of `entries` end. Nobody else moves that while this connection has the advisory lock; the rows are locked all the same.

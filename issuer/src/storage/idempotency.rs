@@ -2,7 +2,9 @@
 
 use countersign_shared::{AgentId, TenantId};
 
-use super::{Database, StorageError, Transaction};
+use sqlx::postgres::PgConnection;
+
+use super::{StorageError, Transaction};
 
 /// How long a request waits for another with the same key, in milliseconds.
 const PATIENCE: &str = "2000";
@@ -90,18 +92,15 @@ fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"))
 }
 
-/// Rows removed at a time.
-const BATCH: i64 = 1000;
-
-/// Forgets some of the answers that are no longer given. True where there may be more of them.
-pub async fn sweep(database: &Database) -> Result<bool, StorageError> {
+/// Forgets up to `limit` of the answers that are no longer given; how many.
+pub async fn sweep(connection: &mut PgConnection, limit: i64) -> Result<u64, StorageError> {
     let swept = sqlx::query!(
         "delete from idempotency_keys where (tenant_id, agent_id, key) in (
              select tenant_id, agent_id, key from idempotency_keys where expires_at <= now()
              order by expires_at limit $1 for update skip locked)",
-        BATCH,
+        limit,
     )
-    .execute(&database.installation)
+    .execute(connection)
     .await?;
-    Ok(swept.rows_affected() == BATCH.unsigned_abs())
+    Ok(swept.rows_affected())
 }

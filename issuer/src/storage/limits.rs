@@ -1,6 +1,7 @@
 //! `quota_usage`, and what replicas tell each other about limits.
 
-use countersign_shared::{AgentId, TenantId};
+use countersign_shared::{AgentId, TenantId, UnixTime};
+use sqlx::postgres::PgConnection;
 
 use super::{Database, StorageError, Transaction, changes};
 use crate::domain::limit::{Month, Network};
@@ -75,6 +76,23 @@ pub async fn granted(database: &Database, tenant: TenantId, month: Month) -> Res
     );
     let granted = granted.fetch_optional(&database.installation).await?;
     Ok(granted.unwrap_or_default().cast_unsigned())
+}
+
+/// How many months a quota's use is kept after its own.
+const MONTHS_KEPT: i32 = 12;
+
+/// Forgets up to `limit` uses of months more than a year before that of `now`; how many.
+pub async fn sweep(connection: &mut PgConnection, now: UnixTime, limit: i64) -> Result<u64, StorageError> {
+    let swept = sqlx::query!(
+        "delete from quota_usage where ctid = any(array(
+             select ctid from quota_usage where month < $1::date - $2 * interval '1 month' limit $3 for update skip locked))",
+        Month::of(now).first_day(),
+        f64::from(MONTHS_KEPT),
+        limit,
+    )
+    .execute(connection)
+    .await?;
+    Ok(swept.rows_affected())
 }
 
 /// The tenant of `agent`, whichever it is: for the operator.

@@ -5,12 +5,15 @@
 
 pub mod agents;
 pub mod audit;
+pub mod backup;
 pub mod changes;
 pub mod clients;
 pub mod credential_uses;
 pub mod credentials;
 pub mod figures;
 pub mod idempotency;
+pub mod inspection;
+pub mod jobs;
 pub mod limits;
 pub mod live_tokens;
 pub mod not_before;
@@ -197,10 +200,16 @@ pub struct Unreachable {
     cause: String,
 }
 
+impl Unreachable {
+    /// What is wrong, without what to do.
+    pub fn found(&self) -> String {
+        format!("PostgreSQL at {} {}", self.address, self.cause)
+    }
+}
+
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, cause } = self;
-        write!(f, "PostgreSQL at {address} {cause}: start it, or correct DATABASE_URL")
+        write!(f, "{}: start it, or correct DATABASE_URL", self.found())
     }
 }
 

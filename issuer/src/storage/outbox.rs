@@ -9,9 +9,10 @@ use countersign_shared::revocation::{Level, Rule};
 use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
 use futures_util::TryStreamExt as _;
 use sqlx::Acquire as _;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgConnection, PgListener};
 use tokio::sync::mpsc;
 
+use super::jobs::Past;
 use super::{Database, StorageError, Transaction};
 
 /// What wakes the leader.
@@ -236,6 +237,35 @@ pub async fn each_that_matters(
             return Ok(newest.cast_unsigned());
         }
     }
+}
+
+/// Forgets up to `limit` entries that no longer matter to anybody; how many.
+///
+/// Those are entries of tokens and rules long past. What came after the base in force stays, whatever it is: heads carry it, and one position has one
+/// content. So does the newest entry up to there, for a base has its seq in it (`each_that_matters`). One that never got a number can go: nobody was told of it,
+/// and nobody need be any more.
+pub async fn sweep(connection: &mut PgConnection, past: &Past, limit: i64) -> Result<u64, StorageError> {
+    let swept = sqlx::query!(
+        "with published as (
+             select coalesce(base_seq, 0) as up_to,
+                    (select max(seq) from revocation_outbox where seq <= coalesce(base_seq, 0)) as newest
+             from publisher_state
+         )
+         delete from revocation_outbox where outbox_id = any(array(
+             (select outbox_id from revocation_outbox, published
+              where shard < $1 and (seq is null or seq <= up_to and seq <> newest)
+              order by shard, seq limit $3 for update of revocation_outbox skip locked)
+         ) || array(
+             (select outbox_id from revocation_outbox, published
+              where not_before < $2 and (seq is null or seq <= up_to and seq <> newest)
+              order by not_before limit $3 for update of revocation_outbox skip locked)))",
+        past.shard.get().cast_signed(),
+        past.not_before.0,
+        limit,
+    )
+    .execute(connection)
+    .await?;
+    Ok(swept.rows_affected())
 }
 
 /// Raises the epoch, to `at_least` if that is higher, and returns it.

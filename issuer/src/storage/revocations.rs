@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use countersign_shared::verify::Revocation;
-use countersign_shared::{AgentId, Claims, Coordinate, Jti, TenantId};
+use countersign_shared::{AgentId, Claims, Coordinate, Jti, Shard, TenantId};
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
 
 use super::{Database, StorageError, Transaction, outbox};
 use crate::domain::limit::TenantRates;
@@ -120,4 +122,19 @@ pub async fn is_audience(
         audience,
     );
     Ok(found.fetch_one(&database.installation).await?)
+}
+
+/// Forgets up to `limit` revocations of tokens that expired before `past`; how many. A jti begins with its shard (docs/reference/formats.md), so they are
+/// those before the first that one of this shard can have.
+pub async fn sweep(connection: &mut PgConnection, past: Shard, limit: i64) -> Result<u64, StorageError> {
+    let first = Uuid::from_u128(u128::from(past.get()) << 104);
+    let swept = sqlx::query!(
+        "delete from revocations where jti = any(array(
+             select jti from revocations where jti < $1 order by jti limit $2 for update skip locked))",
+        first,
+        limit,
+    )
+    .execute(connection)
+    .await?;
+    Ok(swept.rows_affected())
 }

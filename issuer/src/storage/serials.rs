@@ -1,6 +1,7 @@
 //! `serial_shards`: up to where the serials of a shard were leased.
 
 use countersign_shared::{Serial, Shard, UnixTime};
+use sqlx::postgres::PgConnection;
 
 use super::{Database, StorageError, Transaction, changes};
 
@@ -41,4 +42,17 @@ pub async fn skip(transaction: &mut Transaction, from: UnixTime, to: UnixTime) -
     .execute(&mut **transaction)
     .await?;
     changes::announce(&mut **transaction, CHANGED, "").await
+}
+
+/// Forgets up to `limit` shards before `past`, for which no token is made any more; how many.
+pub async fn sweep(connection: &mut PgConnection, past: Shard, limit: i64) -> Result<u64, StorageError> {
+    let swept = sqlx::query!(
+        "delete from serial_shards where shard = any(array(
+             select shard from serial_shards where shard < $1 order by shard limit $2 for update skip locked))",
+        past.get().cast_signed(),
+        limit,
+    )
+    .execute(connection)
+    .await?;
+    Ok(swept.rows_affected())
 }

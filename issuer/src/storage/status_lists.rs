@@ -2,6 +2,8 @@
 
 use countersign_shared::{AgentId, Coordinate, CredentialId, Shard, TenantId, UnixTime};
 
+use sqlx::postgres::PgConnection;
+
 use super::{Database, StorageError};
 use crate::clock::SLOW_CLOCKS;
 use crate::domain::tenant::MAX_LIFETIME_SECONDS;
@@ -12,8 +14,6 @@ const SETTLED_SECONDS: f64 = 30.0;
 const RIPE_SECONDS: f64 = 15.0;
 /// What reading all of a shard may take, in milliseconds.
 const PATIENCE: &str = "60000";
-/// Rows removed at a time.
-const BATCH: i64 = 10_000;
 
 /// A token that says where its status can be read.
 #[derive(Debug, Clone)]
@@ -134,16 +134,16 @@ pub async fn shards(database: &Database, from: Shard) -> Result<Vec<Shard>, Stor
     Ok(shards.into_iter().filter_map(|shard| Shard::new(shard.cast_unsigned())).collect())
 }
 
-/// Forgets some of the tokens that have expired. True where there may be more of them.
-pub async fn sweep(database: &Database, now: UnixTime) -> Result<bool, StorageError> {
-    let Some(oldest) = Shard::of_expiry(now.plus(-SLOW_CLOCKS)) else { return Ok(false) };
+/// Forgets up to `limit` of the tokens that have expired; how many.
+pub async fn sweep(connection: &mut PgConnection, now: UnixTime, limit: i64) -> Result<u64, StorageError> {
+    let Some(oldest) = Shard::of_expiry(now.plus(-SLOW_CLOCKS)) else { return Ok(0) };
     let swept = sqlx::query!(
         "delete from status_tokens where ctid = any(array(
              select ctid from status_tokens where shard < $1 order by shard limit $2 for update skip locked))",
         oldest.get().cast_signed(),
-        BATCH,
+        limit,
     )
-    .execute(&database.installation)
+    .execute(connection)
     .await?;
-    Ok(swept.rows_affected() == BATCH.unsigned_abs())
+    Ok(swept.rows_affected())
 }

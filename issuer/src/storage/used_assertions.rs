@@ -3,14 +3,13 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use countersign_shared::assertion::Assertion;
 use countersign_shared::{TenantId, UnixTime};
+use sqlx::postgres::PgConnection;
 
 use super::{Database, StorageError};
 use crate::clock;
 
 /// How much longer than it holds an assertion is remembered, in seconds: another replica's clock may be behind.
 const MARGIN: i64 = 60;
-/// Rows deleted in one statement.
-const BATCH: i64 = 1000;
 
 /// Uses `assertion`; false where that was done before. One statement decides, so of two requests at once one is refused.
 pub async fn take(
@@ -34,16 +33,16 @@ pub async fn take(
     Ok(taken.rows_affected() == 1)
 }
 
-/// Forgets some of those that nobody could use any more. True where there may be more of them.
-pub async fn sweep(database: &Database, now: UnixTime) -> Result<bool, StorageError> {
+/// Forgets up to `limit` of those that nobody could use any more; how many.
+pub async fn sweep(connection: &mut PgConnection, now: UnixTime, limit: i64) -> Result<u64, StorageError> {
     let swept = sqlx::query!(
         "delete from used_assertions where (agent_id, jti_hash) in (
              select agent_id, jti_hash from used_assertions where expires_at <= $1
              order by expires_at limit $2 for update skip locked)",
         clock::timestamp(now),
-        BATCH,
+        limit,
     )
-    .execute(&database.installation)
+    .execute(connection)
     .await?;
-    Ok(swept.rows_affected() == BATCH.unsigned_abs())
+    Ok(swept.rows_affected())
 }

@@ -661,8 +661,7 @@ async fn what_it_costs() {
         .execute(&mut *holder)
         .await
         .unwrap();
-    let retention = countersign_issuer::config::AuditRetention { days: 90 };
-    let audit = Audit::start(&store, retention);
+    let audit = Audit::start(&store);
     for at_once in [1, 16, 64, 256] {
         let rounds = if at_once == 1 { 300 } else { 6400 / at_once };
         let before = commits().await;

@@ -6,12 +6,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod audit;
+mod backup;
 mod bootstrap;
 mod cli_agents;
 mod config;
 mod confinement;
+mod doctor;
 mod http;
 mod import;
+mod jobs;
 mod keys;
 mod lifecycle;
 mod limits;
@@ -25,3 +28,4 @@ mod revoking;
 mod sealing;
 mod support;
 mod traces;
+mod upgrades;

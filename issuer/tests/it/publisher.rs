@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::cli::Cli;
 use crate::support::edge::{Edge, Mood, read_directory, revocation_keys};
-use crate::support::issuer::claims;
+use crate::support::issuer::{claims, part};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{Issuer, TestDatabase, eventually};
 
@@ -660,6 +660,49 @@ async fn a_directory_alone_is_published_to() {
     issuer.database.execute("update publisher_state set seq = seq - 1").await;
     let issuer = Issuer::start_on(issuer.database.clone(), issuer.administrator.clone(), configure).await;
     issuer.logged("it looks restored from a backup").await;
+}
+
+#[tokio::test]
+async fn a_directory_that_lost_its_bases_gets_another_and_no_older_head() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let keys = revocation_keys(&database.url);
+    let root = std::env::temp_dir().join(format!("{}-bases", database.name));
+    let directory = root.to_str().unwrap().to_owned();
+    let start = async |database: Arc<TestDatabase>| {
+        Issuer::start_on(database, administrator.clone(), |cli| cli.env("PUBLISHER_DIRECTORY", &directory))
+            .await
+    };
+    let mut issuer = start(Arc::new(database)).await;
+    let held = |jti: Jti| read_directory(&root, &keys).filter(|(_, set)| set.contains(jti.coordinate()));
+    let first = revoke_one(&issuer).await;
+    let (before, _) = eventually("it is there", 10, async || held(first)).await;
+    issuer.stop();
+
+    std::fs::remove_dir_all(root.join("base")).unwrap();
+    std::fs::create_dir(root.join("base")).unwrap();
+    let mut issuer = start(issuer.database.clone()).await;
+    eventually("the head names one that is there", 10, async || {
+        let statement = part(&std::fs::read_to_string(root.join("head.jwt")).unwrap(), 1);
+        root.join("base").join(statement["base"].as_str().unwrap()).exists().then_some(())
+    })
+    .await;
+    let second = revoke_one(&issuer).await;
+    let (after, set) = eventually("it goes on", 10, async || held(second)).await;
+    assert!(set.contains(first.coordinate()) && after.position() > before.position());
+    issuer.stop();
+
+    // Of another history nothing is believed, base or not.
+    std::fs::remove_dir_all(root.join("base")).unwrap();
+    std::fs::create_dir(root.join("base")).unwrap();
+    issuer
+        .database
+        .execute("update revocation_outbox set seq = null; update publisher_state set seq = 1, base_seq = 0")
+        .await;
+    let issuer = start(issuer.database.clone()).await;
+    issuer.logged("it looks restored from a backup").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(issuer.database.value::<i64>("select count(seq) from revocation_outbox").await, 0);
+    std::fs::remove_dir_all(root).unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::bytes::Reader;
 use super::shard_set::{Entry, ShardSet};
 use super::{FormatError, Rules};
 use crate::ids::{Coordinate, Shard};
+use alloc::vec::Vec;
 
 /// The tables at the beginning of an object.
 pub(super) struct Tables {

@@ -4,8 +4,10 @@
 //! as *runs*: Elias–Fano sets themselves. At the end the runs of a shard are merged right into the object. For 10 million entries
 //! that takes about twice the object, all told, where sorting them as they come would take eight times as much.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use super::base::{self, Tables};
 use super::bytes::Reader;

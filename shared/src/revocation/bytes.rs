@@ -77,7 +77,7 @@ impl<'b> Reader<'b> {
 
 /// Appends `value` as LEB128.
 #[cfg(feature = "builder")]
-pub(super) fn write_leb128(mut value: u64, out: &mut Vec<u8>) {
+pub(super) fn write_leb128(mut value: u64, out: &mut alloc::vec::Vec<u8>) {
     loop {
         let bits = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;

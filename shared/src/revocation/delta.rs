@@ -3,6 +3,7 @@
 use super::bytes::Reader;
 use super::{FormatError, Rules};
 use crate::ids::{Coordinate, Serial, Shard};
+use alloc::vec::Vec;
 
 /// What was revoked since a base. [`Delta::default`] is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! that are spelled out here, so that a filter made natively answers the same in 32-bit WebAssembly, and who doesn't know the key can't
 //! make up jtis that hit. The lists are cut by the hash: one positive needs one part. Both are immutable and named by their SHA-256.
 
+use alloc::vec::Vec;
 use core::hash::Hasher as _;
 
 use siphasher::sip::SipHasher24;
@@ -254,6 +255,10 @@ pub use build::{ForeignObjects, build_foreign};
 
 #[cfg(feature = "builder")]
 mod build {
+    use alloc::string::String;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
     use super::{BLOCK, FILTER_MAGIC, LIST_MAGIC, MAX_PART_BITS, VERSION, block_of, hash, masks, part_of};
 
     /// Bits for each token: one in 180 others is suspected, and costs fetching a list.

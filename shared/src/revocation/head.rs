@@ -7,6 +7,9 @@ use crate::jwk::KeySet;
 use crate::time::UnixTime;
 use crate::token::Unverified;
 use crate::verify::{Refusal, Signature};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// The media type of a head. Together with a key of its own it keeps heads and tokens apart.
 pub const HEAD_TYPE: &str = "revocation-head+jwt";

@@ -7,6 +7,8 @@
 //! Everything read here may be hostile or damaged: each length is checked before it is used, what is allocated is at most
 //! proportional to the input, and nothing panics.
 
+use alloc::vec::Vec;
+
 mod base;
 #[cfg(feature = "builder")]
 mod builder;

@@ -11,6 +11,8 @@
     reason = "counts are within 36 bits and bounded by the words at hand, ranks within a word"
 )]
 
+use alloc::vec::Vec;
+
 use core::ops::Range;
 
 use super::FormatError;
@@ -307,7 +309,7 @@ pub(super) mod build {
             self.high_words as usize + self.low_words as usize
         }
 
-        pub(in super::super) fn write(&self, out: &mut Vec<u8>) {
+        pub(in super::super) fn write(&self, out: &mut alloc::vec::Vec<u8>) {
             out.extend_from_slice(&[self.encoding, self.low_bits, 0, 0]);
             out.extend_from_slice(&self.count.to_le_bytes());
             out.extend_from_slice(&self.end.to_le_bytes());

@@ -685,6 +685,122 @@ for (const [name, changes, head, verdict] of [
 }
 foreign("too_large", "over the limit", partner({ note: "x".repeat(9000) }));
 
+// ---- Key sets: what is refused when it comes in needn't be looked at when it is used
+
+const SAYS = {
+  malformed: "the JWK Set is not well-formed (RFC 7517)",
+  private: "the JWK Set contains private or symmetric key material",
+  kid: "a key's kid is empty or over 128 bytes",
+  twice: "two keys have the same kid",
+  type: "a key's kty or crv does not go with its alg",
+  size: "an RSA modulus is not of 2048 to 4096 bits, or a coordinate is not of 32 bytes",
+  exponent: "an RSA exponent is not 65537",
+  point: "a key is no point of its curve, or one of small order",
+  empty: "the JWK Set has no usable signature key (kid, alg and use=sig)",
+  long: "the JWK Set is over 64 KiB",
+};
+const [RSA, , EC, OKP] = jwks.keys;
+const keySets = [];
+/** `expect`: how many keys count, or why there are none. Sets are text, so that what no JSON library would write can be in them. */
+const keySet = (expect, name, ...given) => keySets.push({ name, jwks: JSON.stringify({ keys: given }), expect: typeof expect === "number" ? `${expect}` : SAYS[expect] });
+const modulus = (bytes, change = () => undefined) => {
+  const n = Buffer.alloc(bytes, 0xaa);
+  n[bytes - 1] |= 1;
+  change(n);
+  return { ...RSA, n: b64(n) };
+};
+const bytes32 = (number) => b64(Buffer.from(number.toString(16).padStart(64, "0"), "hex"));
+const P = 2n ** 256n - 2n ** 224n + 2n ** 192n + 2n ** 96n - 1n;
+keySet(4, "ours", ...jwks.keys);
+keySet(1, "RSA of 2048 bits", modulus(256));
+keySet(1, "RSA of 3072 bits", modulus(384));
+keySet(1, "RSA of 4096 bits", modulus(512));
+keySet("size", "RSA of 1024 bits", modulus(128));
+keySet("size", "RSA of 2047 bits", modulus(256, (n) => (n[0] = 0x7f)));
+keySet("size", "RSA of 2040 bits", modulus(255));
+keySet("size", "RSA of 4097 bits", modulus(513, (n) => (n[0] = 1)));
+keySet("size", "RSA of 8192 bits", modulus(1024));
+keySet("size", "RSA with a leading zero", modulus(257, (n) => (n[0] = 0)));
+keySet("size", "RSA with an even modulus", modulus(256, (n) => (n[255] = 0xaa)));
+keySet("size", "RSA without a bit", { ...RSA, n: "" });
+for (const [name, e] of [["1", "AQ"], ["2", "Ag"], ["3", "Aw"], ["17", "EQ"], ["65539", "AQAD"], ["65537 with a leading zero", "AAEAAQ"], ["of 33 bits", "AQAAAAE"], ["nothing", ""]]) {
+  keySet("exponent", `RSA with the exponent ${name}`, { ...RSA, e });
+}
+for (const name of ["n", "e"]) {
+  keySet("malformed", `RSA without ${name}`, { ...RSA, [name]: undefined });
+  keySet("malformed", `RSA with ${name} a number`, { ...RSA, [name]: 65537 });
+  keySet("malformed", `RSA with ${name} padded`, { ...RSA, [name]: `${RSA[name]}==` });
+  keySet("malformed", `RSA with a space in ${name}`, { ...RSA, [name]: ` ${RSA[name]}` });
+}
+keySet("type", "RSA for ES256", { ...RSA, alg: "ES256" });
+keySet("type", "RSA for EdDSA", { ...RSA, alg: "EdDSA" });
+keySet("type", "RSA with a curve", { ...RSA, crv: "P-256" });
+keySet("malformed", "without kty", { ...RSA, kty: undefined });
+keySet("type", "kty in lower case", { ...RSA, kty: "rsa" });
+keySet("point", "P-256: y that isn't x's", { ...EC, y: EC.x });
+keySet("point", "P-256: x and y exchanged", { ...EC, x: EC.y, y: EC.x });
+keySet("point", "P-256: (0, 0)", { ...EC, x: bytes32(0n), y: bytes32(0n) });
+keySet("point", "P-256: x of p", { ...EC, x: bytes32(P) });
+keySet("point", "P-256: y of 2²⁵⁶ − 1", { ...EC, y: bytes32(2n ** 256n - 1n) });
+keySet(1, "P-256: −y, which is a point as well", { ...EC, y: bytes32(P - BigInt(`0x${Buffer.from(EC.y, "base64url").toString("hex")}`)) });
+keySet("size", "P-256: x of 31 bytes", { ...EC, x: b64(Buffer.alloc(31, 1)) });
+keySet("size", "P-256: y of 33 bytes", { ...EC, y: b64(Buffer.alloc(33, 1)) });
+keySet("malformed", "P-256: without y", { ...EC, y: undefined });
+keySet("type", "P-384 for ES256", { ...EC, crv: "P-384" });
+keySet("type", "secp256k1 for ES256", { ...EC, crv: "secp256k1" });
+keySet("type", "P-256 without crv", { ...EC, crv: undefined });
+keySet("type", "P-256 for RS256", { ...EC, alg: "RS256" });
+const little = (number) => b64(Buffer.from(number.toString(16).padStart(64, "0"), "hex").reverse());
+const Q = 2n ** 255n - 19n;
+for (const [name, y] of [
+  ["0", 0n], ["1", 1n], ["−1", Q - 1n], ["1 with the other sign", 1n + 2n ** 255n], ["p", Q], ["p + 1", Q + 1n], ["2²⁵⁶ − 1", 2n ** 256n - 1n],
+  ["of order 8", 0x05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826n], ["of order 8, the other one", Q - 0x05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826n],
+]) {
+  keySet("point", `Ed25519: y of ${name}`, { ...OKP, x: little(y) });
+}
+keySet("size", "Ed25519: 31 bytes", { ...OKP, x: b64(Buffer.alloc(31, 9)) });
+keySet("size", "Ed448's 57 bytes", { ...OKP, x: b64(Buffer.alloc(57, 9)) });
+keySet("type", "Ed448 for EdDSA", { ...OKP, crv: "Ed448" });
+keySet("type", "X25519 for EdDSA", { ...OKP, crv: "X25519" });
+keySet("private", "a symmetric key", { kty: "oct", kid: "k", alg: "HS256", k: "AAAA" });
+keySet("private", "a symmetric key that says RS256", { kty: "oct", kid: "k", alg: "RS256", k: "AAAA" });
+for (const name of ["d", "p", "q", "dp", "dq", "qi", "oth"]) keySet("private", `with ${name}`, { ...RSA, [name]: "AQAB" });
+keySet("private", "a private key for encryption", { ...OKP, use: "enc", d: "AAAA" });
+keySet("private", "a sound key and a private one", EC, { ...OKP, d: "AAAA" });
+keySet("size", "a sound key and a short one", EC, modulus(128));
+keySet("empty", "for encryption", { ...RSA, use: "enc" });
+keySet("empty", "use in capitals", { ...RSA, use: "SIG" });
+keySet("malformed", "use a number", { ...RSA, use: 1 });
+keySet(1, "without use", { ...RSA, use: undefined });
+keySet(1, "to verify", { ...RSA, key_ops: ["verify"] });
+keySet("empty", "to sign", { ...RSA, key_ops: ["sign"] });
+keySet("empty", "for nothing", { ...RSA, key_ops: [] });
+keySet("empty", "to wrap keys", { ...RSA, use: undefined, key_ops: ["wrapKey"] });
+keySet("malformed", "key_ops a text", { ...RSA, key_ops: "verify" });
+keySet(1, "a sound key beside others' (RFC 7517 §5)", EC, { ...RSA, use: "enc" }, { kty: "EC", crv: "P-521", alg: "ES512", kid: "x", x: "AA", y: "AA" }, { kty: "new" });
+keySet("empty", "without alg", { ...RSA, alg: undefined });
+keySet("empty", "of an unknown alg", { ...RSA, alg: "RS512" });
+keySet("empty", "of alg none", { ...RSA, alg: "none" });
+keySet("malformed", "alg null", { ...RSA, alg: null });
+keySet("empty", "without kid", { ...RSA, kid: undefined });
+keySet("malformed", "kid a number", { ...RSA, kid: 1 });
+keySet("kid", "kid empty", { ...RSA, kid: "" });
+keySet("kid", "kid of 129 bytes", { ...RSA, kid: "k".repeat(129) });
+keySet(1, "kid of 128 bytes", { ...RSA, kid: "k".repeat(128) });
+keySet("twice", "one kid twice", EC, { ...OKP, kid: EC.kid });
+keySet("empty", "no keys");
+keySet("malformed", "null for a key", null);
+keySet("malformed", "a text for a key", "key");
+keySet("malformed", "129 keys", ...Array.from({ length: 129 }, (_, n) => ({ ...OKP, kid: `${n}` })));
+keySet(128, "128 keys", ...Array.from({ length: 128 }, (_, n) => ({ ...OKP, kid: `${n}` })));
+for (const [name, text] of [
+  ["nothing", ""], ["an array", "[]"], ["keys an object", '{"keys":{}}'], ["without keys", "{}"], ["keys twice", `{"keys":[],"keys":[${JSON.stringify(OKP)}]}`],
+  ["a member twice in a key", `{"keys":[${JSON.stringify(OKP).slice(0, -1)},"x":"AA"}]}`], ["a tail", `${JSON.stringify(jwks)}x`],
+]) {
+  keySets.push({ name, jwks: text, expect: SAYS.malformed });
+}
+keySets.push({ name: "over 64 KiB", jwks: `${JSON.stringify(jwks)}${" ".repeat(65_536)}`, expect: SAYS.long });
+
 const names = new Set(cases.map(({ name }) => name));
 if (names.size !== cases.length) throw new Error("two cases have one name");
 const file = {
@@ -692,11 +808,13 @@ const file = {
   policy: { issuer: ISSUER, audiences: [AUDIENCE], clock_leeway: LEEWAY },
   jwks,
   trusted,
+  key_sets: keySets,
   identity: { agent: claims().sub, tenant: claims().tenant_id, credential: claims().credential_id },
   cases,
 };
 writeFileSync(new URL("vectors.json", import.meta.url), `${JSON.stringify(file, null, 1)}\n`);
 const accepted = cases.filter(({ expect }) => expect === "accept").length;
+console.log(`${keySets.length} key sets, ${keySets.filter(({ expect }) => !/^\d/.test(expect)).length} of them to refuse`);
 console.log(`${cases.length} cases, ${accepted} of them to accept, ${cases.length - accepted} to refuse`);
 const classes = new Map();
 for (const { name, expect } of cases) if (expect !== "accept") classes.set(expect, (classes.get(expect) ?? 0) + 1);

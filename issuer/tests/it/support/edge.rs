@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{post, put};
+use axum::routing::{get, post, put};
 use axum::{Json, response::IntoResponse, response::Response};
 use countersign_issuer::keys::check_signature;
 use countersign_shared::revocation::{Base, Delta, Head, RevokedSet, hex};
@@ -80,7 +80,8 @@ impl Edge {
         let router = Router::new()
             .route("/_countersign/hub/head", put(hub))
             .route("/_countersign/hub/keys", put(hub_keys))
-            .route("/kv/storage/kv/namespaces/{namespace}/values/{key}", put(kv))
+            .route("/_countersign/health", get(health))
+            .route("/kv/storage/kv/namespaces/{namespace}/values/{key}", put(kv).get(kv_get))
             .layer(DefaultBodyLimit::max(25 * 1024 * 1024)) // KV's
             .route("/kv/storage/kv/namespaces/{namespace}/bulk/delete", post(kv_delete))
             .with_state(edge.clone());
@@ -266,6 +267,36 @@ async fn hub(State(edge): State<Edge>, headers: HeaderMap, body: String) -> Resp
     }
     store.heads.push(Received { head, at: Instant::now() });
     Json(position).into_response()
+}
+
+/// As an isolate answers that goes by the newest head.
+async fn health(State(edge): State<Edge>) -> Response {
+    let store = edge.store();
+    match (store.heads.last(), store.hub) {
+        (Some(newest), None | Some(Mood::Fine)) => {
+            let (epoch, seq) = newest.head.position();
+            let age = u64::try_from(newest.at.elapsed().as_millis()).unwrap();
+            let known = json!({ "epoch": epoch, "seq": seq, "age_ms": age });
+            Json(json!({ "status": "ok", "keys": "loaded", "revocations": known })).into_response()
+        }
+        _ => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stale", "revocations": null })))
+            .into_response(),
+    }
+}
+
+async fn kv_get(
+    State(edge): State<Edge>,
+    Path((_, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let store = edge.store();
+    if headers["authorization"] != format!("Bearer {KV_TOKEN}") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    store
+        .objects
+        .get(&key)
+        .map_or(StatusCode::NOT_FOUND.into_response(), |object| object.clone().into_response())
 }
 
 async fn hub_keys(State(edge): State<Edge>, headers: HeaderMap, body: String) -> Response {

@@ -1,0 +1,208 @@
+//! What the doctor finds, and what it says to do. Whatever is broken here it names, and nothing else.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::cli::Cli;
+use crate::support::edge::{Edge, Mood, with_issuer};
+use crate::support::{Issuer, TestDatabase, eventually, required};
+
+struct Examined {
+    code: Option<i32>,
+    status: String,
+    /// By what was looked at: verdict, and what was found and what to do.
+    findings: BTreeMap<String, (String, String)>,
+}
+
+impl Examined {
+    fn of(cli: &Cli) -> Self {
+        let ran = cli.run(&["doctor", "--json"]);
+        let said: Value = serde_json::from_str(&ran.stdout()).unwrap_or_else(|_| panic!("{}", ran.stderr()));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let findings = said["findings"].as_array().unwrap().iter().map(|finding| {
+            assert_eq!(finding["verdict"] == "ok", finding["todo"].is_null(), "{finding}");
+            let words = format!("{}. {}", text(&finding["found"]), text(&finding["todo"]));
+            (text(&finding["check"]), (text(&finding["verdict"]), words))
+        });
+        Self { code: ran.code(), status: text(&said["status"]), findings: findings.collect() }
+    }
+
+    /// That these aren't well, with these words, and everything else is.
+    fn expect(&self, expected: &[(&str, &str, &str)]) {
+        for (check, (verdict, words)) in &self.findings {
+            match expected.iter().find(|(name, ..)| name == check) {
+                Some((_, wanted, part)) => {
+                    assert_eq!((verdict.as_str(), words.contains(part)), (*wanted, true), "{check}: {words}");
+                }
+                None => assert_eq!(verdict, "ok", "{check}: {words}"),
+            }
+        }
+        for (check, ..) in expected {
+            assert!(self.findings.contains_key(*check), "{check}: {:?}", self.findings);
+        }
+        let (code, status) =
+            match expected.iter().map(|(_, verdict, _)| *verdict).max_by_key(|verdict| verdict.len()) {
+                None => (0, "ok"),
+                // Of the two words one is as long as the other.
+                Some(_) if expected.iter().any(|(_, verdict, _)| *verdict == "failure") => (2, "failure"),
+                Some(_) => (1, "warning"),
+            };
+        assert_eq!((self.code, self.status.as_str()), (Some(code), status));
+    }
+}
+
+fn settings(edge: &Edge, issuer: &Issuer) -> Cli {
+    edge.configure(Cli::new(&issuer.database.url)).env("REDIS_URL", &required("TEST_REDIS_URL"))
+}
+
+/// The jobs have been done, and publication goes.
+async fn settled(cli: &Cli) {
+    eventually("all is well", 20, async || (Examined::of(cli).code == Some(0)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_sound_installation_is_found_sound_and_each_fault_is_named() {
+    let (edge, mut issuer) = with_issuer().await;
+    let cli = settings(&edge, &issuer);
+    settled(&cli).await;
+    let examined = Examined::of(&cli);
+    examined.expect(&[]);
+    for check in [
+        "configuration",
+        "database",
+        "clock",
+        "migrations",
+        "token keys",
+        "key of heads",
+        "publication",
+        "jobs",
+        "audit",
+        "hot state",
+        "edge",
+        "edge's clock",
+        "objects",
+    ] {
+        assert!(examined.findings.contains_key(check), "{check}");
+    }
+    assert!(
+        examined.findings["token keys"].1.contains("it is rotated in 29 days")
+            || examined.findings["token keys"].1.contains("in 30 days")
+    );
+    let text = cli.run(&["doctor"]);
+    assert_eq!(text.code(), Some(0));
+    assert!(text.stdout().lines().skip(1).all(|line| line.starts_with("ok ")), "{}", text.stdout());
+
+    Examined::of(&cli.clone().env("REDIS_URL", "redis://127.0.0.1:1")).expect(&[(
+        "hot state",
+        "warning",
+        "Redis doesn't answer. start it",
+    )]);
+    Examined::of(&cli.clone().env("HUB_URL", "http://127.0.0.1:1")).expect(&[(
+        "edge",
+        "failure",
+        "doesn't answer",
+    )]);
+    Examined::of(&cli.clone().env("HUB_URL", &issuer.url)).expect(&[(
+        "edge",
+        "failure",
+        "answers 404, and not as the edge does. correct HUB_URL",
+    )]);
+    Examined::of(&cli.clone().env("KV_API_TOKEN", "another")).expect(&[(
+        "objects",
+        "failure",
+        "KV refuses KV_API_TOKEN",
+    )]);
+    let other = cli.clone().env("MASTER_KEY", "b3RoZXIgbWFzdGVyIGtleSBvZiB0aGlydHktdHdvIGI=");
+    Examined::of(&other)
+        .expect(&[("token keys", "failure", "MASTER_KEY"), ("key of heads", "failure", "MASTER_KEY")]);
+    edge.forget_objects();
+    Examined::of(&cli).expect(&[("objects", "failure", "isn't in KV")]);
+
+    // One that is late, and one that fails.
+    issuer.stop();
+    let late = "update job_runs set next_at = now() - interval '2 hours'";
+    issuer.database.execute(&format!("{late} where name = 'outbox'; update publisher_report set reported_at = now() - interval '1 minute'")).await;
+    issuer
+        .database
+        .execute("insert into audit_queue (event_id, occurred_at, tenant_id, action, outcome, details) select gen_random_uuid(), now() - interval '2 minutes', tenant_id, 'x', 'success', '{}' from tenants")
+        .await;
+    edge.set_hub(Mood::Failing);
+    Examined::of(&cli).expect(&[
+        ("objects", "failure", "isn't in KV"),
+        ("jobs", "warning", "never: outbox. see whether an issuer runs"),
+        ("publication", "failure", "no issuer publishes"),
+        ("edge", "failure", "it is stale, and answers requests with 503"),
+        ("audit", "failure", "have waited for 12"),
+    ]);
+    issuer
+        .database
+        .execute("update signing_keys set activates_at = now() - interval '31 days' where purpose = 'token'")
+        .await;
+    let examined = Examined::of(&cli);
+    let (verdict, words) = &examined.findings["token keys"];
+    assert!(verdict == "warning" && words.contains("should have been followed 24 h ago"), "{words}");
+}
+
+#[tokio::test]
+async fn a_restored_database_is_said_to_need_recovery() {
+    let (edge, issuer) = with_issuer().await;
+    let cli = settings(&edge, &issuer);
+    settled(&cli).await;
+    edge.set_hub(Mood::Ahead(1_000_000));
+    issuer.logged("it looks restored from a backup").await;
+    eventually("it is said", 15, async || {
+        let examined = Examined::of(&cli);
+        let (verdict, words) = &examined.findings["publication"];
+        (verdict == "failure" && words.contains("countersign recover")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_stands_on_what_is_missing_is_not_looked_at() {
+    let database = TestDatabase::empty().await;
+    let cli = Cli::new(&database.url);
+    let nothing = ("hot state", "ok", "in each process");
+    Examined::of(&cli).expect(&[("migrations", "failure", "run: countersign migrate")]);
+    assert!(Examined::of(&cli).findings[nothing.0].1.contains(nothing.2));
+    cli.run(&["migrate"]).expect_success();
+    Examined::of(&cli).expect(&[
+        ("token keys", "failure", "run: countersign bootstrap"),
+        ("key of heads", "failure", "run: countersign bootstrap"),
+        ("publication", "warning", "nothing says where to"),
+        ("jobs", "warning", "or never: used-assertions, "),
+    ]);
+    database.execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99991231000000, 'x', true, '', 0)").await;
+    Examined::of(&cli).expect(&[("migrations", "failure", "newer than this binary")]);
+    let superuser = cli.clone().env("DATABASE_URL", &database.url_as(""));
+    let examined = Examined::of(&superuser);
+    assert!(examined.findings["role"].1.contains("bypasses row-level security"), "{:?}", examined.findings);
+
+    let nowhere = Examined::of(&cli.clone().env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing"));
+    nowhere.expect(&[("database", "failure", "can't be reached")]);
+    let wrong = Examined::of(&cli.without("MASTER_KEY").env("PORT", "x"));
+    assert_eq!((wrong.code, wrong.findings.len()), (Some(2), 1));
+    assert_eq!(wrong.findings["configuration"].0, "failure");
+}
+
+#[tokio::test]
+async fn a_directory_is_looked_at() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let root = std::env::temp_dir().join(format!("{}-doctor", database.name));
+    let directory = root.to_str().unwrap().to_owned();
+    let cli = Cli::new(&database.url).env("PUBLISHER_DIRECTORY", &directory);
+    let mut issuer =
+        Issuer::start_on(database.into(), administrator, |cli| cli.env("PUBLISHER_DIRECTORY", &directory))
+            .await;
+    settled(&cli).await;
+    assert!(Examined::of(&cli).findings["directory"].1.contains("has a head of a moment ago"));
+    issuer.stop();
+    eventually("it is old", 15, async || {
+        let examined = Examined::of(&cli);
+        (examined.findings["directory"].0 == "failure").then_some(())
+    })
+    .await;
+    std::fs::remove_dir_all(root).unwrap();
+    assert!(Examined::of(&cli).findings["directory"].1.contains("No such file"));
+}
