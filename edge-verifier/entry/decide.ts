@@ -37,7 +37,7 @@ export async function decideFor(request: Request, env: Env, ctx: ExecutionContex
     // The API is sent the path as it came, and it is that which would have to be decided about.
     return problem(400, "ambiguous_path", "The path is not one that everybody reads alike.");
   }
-  const admitted = await admit(original.asked, held, ctx, id);
+  const admitted = await admit("decision", original.asked, held, ctx, id);
   if (admitted instanceof Response) return admitted;
 
   const headers = new Headers({ "cache-control": "no-store" });

@@ -20,7 +20,7 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext,
     alarm("misconfigured", "UPSTREAM_URL is not set, nor is UPSTREAM bound: where accepted requests go", id);
     return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
   }
-  const admitted = await admit(request, held, ctx, id);
+  const admitted = await admit("gateway", request, held, ctx, id);
   return admitted instanceof Response ? admitted : forward({ request, admitted, held, env, ctx, id });
 }
 

@@ -131,6 +131,9 @@ export class Verifier {
   /** Goes up with every change of the tokens' keys. */
   #keyGeneration = 0;
   readonly #verified: VerifiedTokens;
+  /** How many tokens `verify` knew again, and how many not. */
+  hits = 0;
+  misses = 0;
   #issuer = "";
   /** Goes up with every change of what is revoked. */
   #generation = 0;
@@ -203,7 +206,13 @@ export class Verifier {
    * newest head that there is, even if it is no longer to be relied on.
    */
   verify(token: string, now: number, evenIfStale = false): Verdict | Promise<Verdict> {
-    return this.recall(token, now, evenIfStale) ?? this.#verifyAnew(token, now, evenIfStale);
+    const recalled = this.recall(token, now, evenIfStale);
+    if (recalled !== undefined) {
+      this.hits += 1;
+      return recalled;
+    }
+    this.misses += 1;
+    return this.#verifyAnew(token, now, evenIfStale);
   }
 
   /** The verdict on a token that was verified before, if it still holds: not expired, and not revoked by what is known now. */

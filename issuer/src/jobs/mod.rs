@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use crate::config::AuditRetention;
 use crate::domain::text_enum;
-use crate::metrics::job_finished;
+use crate::metrics;
 use crate::storage::jobs::{self as storage, Outcome, Past, Turn};
 use crate::storage::{
     Database, StorageError, audit, idempotency, limits, outbox, revocations, serials, status_lists,
@@ -134,8 +134,9 @@ pub async fn run(
     if let Err(error) = work(&mut turn, job, retention, began, &mut outcome).await {
         outcome.failure = Some(error.to_string());
     }
-    job_finished(job.as_str(), began.elapsed(), outcome.failure.is_none());
-    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took = began.elapsed();
+    metrics::job_finished(job.as_str(), took, outcome.failure.is_none());
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let (removed, complete) = (outcome.removed, outcome.complete);
     match &outcome.failure {
         // The runner says it.
