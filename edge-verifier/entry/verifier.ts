@@ -419,7 +419,7 @@ function asPart(text: string | undefined): Part | null {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** Imports a JWK that the core has checked. RSA and Ed25519 are checked at once, which spares the request a turn of the event loop and is faster. */
+/** Imports a JWK that the core has checked. All but PS256 are checked at once, which spares the request a turn of the event loop and is faster. */
 export async function importKey(json: string): Promise<HostKey> {
   const { alg, ...jwk } = JSON.parse(json) as JsonWebKey;
   switch (alg) {
@@ -430,8 +430,8 @@ export async function importKey(json: string): Promise<HostKey> {
       return later({ name: "RSA-PSS", saltLength: 32 }, key);
     }
     case "ES256": {
-      const key = await crypto.subtle.importKey("jwk", jwk, { name: "ECDSA", namedCurve: "P-256" }, false, ["verify"]);
-      return later({ name: "ECDSA", hash: "SHA-256" }, key);
+      const verify = atOnce("sha256", createPublicKey({ key: jwk, format: "jwk" }));
+      return (signature, signed) => verify(asDer(signature), signed);
     }
     case "EdDSA":
       return atOnce(null, createPublicKey({ key: jwk, format: "jwk" }));
@@ -442,6 +442,25 @@ export async function importKey(json: string): Promise<HostKey> {
 
 function atOnce(digest: "sha256" | null, key: KeyObject): HostKey {
   return (signature, signed) => verifyNow(digest, signed, key, signature);
+}
+
+/** An ECDSA signature as `node:crypto` takes it in workerd (RFC 3279 §2.2.3), of one as JWS has it (RFC 7518 §3.4): two integers of 32 bytes, the core has seen to that. */
+function asDer(signature: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  // SEQUENCE, and twice INTEGER: without leading zeros, and with one where it would be negative else.
+  const der = new Uint8Array(72);
+  der[0] = 0x30;
+  let end = 2;
+  for (const start of [0, 32]) {
+    let first = start;
+    while (first < start + 31 && signature[first] === 0) first += 1;
+    const isNegative = signature[first]! >= 0x80;
+    der[end++] = 0x02;
+    der[end++] = start + 32 - first + (isNegative ? 1 : 0);
+    if (isNegative) end += 1;
+    while (first < start + 32) der[end++] = signature[first++]!;
+  }
+  der[1] = end - 2;
+  return der.subarray(0, end);
 }
 
 /** The host copies what it is given before it returns. */
