@@ -152,6 +152,11 @@ export class Verifier {
     for (const audience of audiences) this.#wasm.add_audience(this.#write(audience));
   }
 
+  /** The one whose tokens these are. */
+  get issuer(): string {
+    return this.#issuer;
+  }
+
   /** Replaces the keys of one purpose; throws, and keeps those it has, if the JWK Set isn't sound. */
   async loadKeys(purpose: Purpose, jwks: string): Promise<void> {
     const count = this.#wasm.load_keys(PURPOSE[purpose], this.#write(jwks));
