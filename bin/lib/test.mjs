@@ -38,6 +38,7 @@ const SECTIONS = [
   { name: "workerd", what: "end to end: the built wasm in workerd", run: () => nodeTests("workerd", "edge-verifier/tests/workerd/*.test.mjs") },
   { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
   { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
+  { name: "operations", what: "docs/operations, command by command; the references beside the code and the schema", run: () => nodeTests("operations", "bin/tests/{operations,reference}.test.mjs") },
 ];
 
 const HELP = `bin/test: sets up what the tests need and runs every one of them.
