@@ -23,7 +23,8 @@ const BLOCK = /^```sh\n([\s\S]*?)^```\n(?:\n```text\n([\s\S]*?)^```\n)?/gm;
  */
 export async function runGuide(markdown, system) {
   const blocks = [...markdown.matchAll(BLOCK)].map(([, commands, output = ""]) => ({ commands, output }));
-  const outputs = (await inOneShell(blocks.map(({ commands }) => commands), system)).map(replaceable());
+  const variables = { ADMIN_CLIENT_ID: system.admin.clientId, ADMIN_CLIENT_SECRET: system.admin.clientSecret };
+  const outputs = (await inOneShell(blocks.map(({ commands }) => commands), system, variables)).map(replaceable());
   let place = 0;
   const written = markdown.replaceAll(BLOCK, (_, commands) => {
     const output = outputs[place++];
@@ -32,7 +33,47 @@ export async function runGuide(markdown, system) {
   return { recorded: blocks.map(({ output }) => output), printed: outputs, markdown: written };
 }
 
-async function inOneShell(blocks, system) {
+/** A block with its fence: what comes after the backticks, and what is in it. */
+const FENCED = /^```([^\n]*)\n([\s\S]*?)^```$/gm;
+
+/** What a reader would have to replace before it runs: an ellipsis, `<name>`, `YOUR_…`. */
+const PLACEHOLDER = /…|<[a-z][a-z _-]*>|\b(?:YOUR|THE|MY|SOME)_[A-Z]/;
+
+/**
+ * A page's commands: those of its `sh` blocks run anywhere, those of its `sh cloud` blocks need a Cloudflare account.
+ * @param {string} markdown
+ * @returns {{blocks: string[], commands: number, cloud: number}}
+ * @throws where a command has a placeholder, or hides in a block of another name
+ */
+export function pageCommands(markdown) {
+  const page = { blocks: /** @type {string[]} */ ([]), commands: 0, cloud: 0 };
+  for (const [, kind, text] of markdown.matchAll(FENCED)) {
+    if (["bash", "shell", "console", ""].includes(kind)) throw new Error(`a block of commands is called "${kind}", so nobody runs it:\n${text}`);
+    if (kind !== "sh" && kind !== "sh cloud") continue;
+    const placeholder = PLACEHOLDER.exec(text);
+    if (placeholder) throw new Error(`a command has the placeholder ${placeholder[0]}:\n${text}`);
+    const commands = text.replaceAll("\\\n", " ").split("\n").filter((row) => /^[^\s#]/.test(row) && !/^(?:done|fi|esac|}|\))/.test(row)).length;
+    if (kind === "sh") page.blocks.push(text);
+    page[kind === "sh" ? "commands" : "cloud"] += commands;
+  }
+  return page;
+}
+
+/**
+ * Runs a page's `sh` blocks, one after the other in one shell; a command that fails ends it.
+ * @param {string} markdown
+ * @param {Awaited<ReturnType<typeof startSystem>>} system
+ * @param {Record<string, string>} variables what the page's commands find in the environment, beside the issuer's settings
+ * @returns {Promise<{commands: number, cloud: number}>} how many ran, and how many are left to those with an account
+ * @throws the block that failed and what it printed
+ */
+export async function runPage(markdown, system, variables) {
+  const { blocks, commands, cloud } = pageCommands(markdown);
+  if (blocks.length > 0) await inOneShell(blocks, system, variables);
+  return { commands, cloud };
+}
+
+async function inOneShell(blocks, system, variables) {
   const folder = path.join(system.dir, "guide");
   fs.mkdirSync(folder, { recursive: true });
   const mark = `--- ${crypto.randomUUID()} ---`;
@@ -43,7 +84,7 @@ async function inOneShell(blocks, system) {
     env: {
       ...issuerEnv(settings),
       PATH: `${path.dirname(await issuerProgram(settings.profile))}:${process.env.PATH}`,
-      ISSUER: system.issuer.url, EDGE: system.edge.url, ADMIN_CLIENT_ID: system.admin.clientId, ADMIN_CLIENT_SECRET: system.admin.clientSecret,
+      ISSUER: system.issuer.url, EDGE: system.edge.url, ...variables,
     },
     stdio: ["pipe", "pipe", "pipe"],
   });

@@ -40,6 +40,7 @@ const SECTIONS = [
   { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
   { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
   { name: "deploy", what: "deploy/: schemas, settings, alerts, and its scripts run", run: deploy },
+  { name: "operations", what: "docs/operations, command by command; the references beside the code and the schema", run: () => nodeTests("operations", "bin/tests/{operations,reference}.test.mjs") },
 ];
 
 const HELP = `bin/test: sets up what the tests need and runs every one of them.
