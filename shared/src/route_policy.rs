@@ -384,7 +384,8 @@ fn normal(path: &str) -> String {
 fn plain(path: &str) -> String {
     let mut plain = String::with_capacity(path.len());
     for (place, part) in path.split('%').enumerate() {
-        let decoded = if place == 0 { None } else { encoded(part.as_bytes()).filter(|byte| is_reserved(*byte)) };
+        let decoded =
+            if place == 0 { None } else { encoded(part.as_bytes()).filter(|byte| is_reserved(*byte)) };
         match (decoded, part.get(2..)) {
             (Some(byte), Some(rest)) => {
                 plain.push(char::from(byte));
