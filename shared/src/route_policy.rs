@@ -384,16 +384,14 @@ fn normal(path: &str) -> String {
 fn plain(path: &str) -> String {
     let mut plain = String::with_capacity(path.len());
     for (place, part) in path.split('%').enumerate() {
-        let decoded = if place == 0 { None } else { encoded(part.as_bytes()).filter(|byte| is_reserved(*byte)) };
-        match (decoded, part.get(2..)) {
-            (Some(byte), Some(rest)) => {
-                plain.push(char::from(byte));
-                plain.push_str(rest);
-            }
-            _ => {
-                plain.push_str(if place == 0 { "" } else { "%" });
-                plain.push_str(part);
-            }
+        let decoded =
+            if place == 0 { None } else { encoded(part.as_bytes()).filter(|byte| is_reserved(*byte)) };
+        if let (Some(byte), Some(rest)) = (decoded, part.get(2..)) {
+            plain.push(char::from(byte));
+            plain.push_str(rest);
+        } else {
+            plain.push_str(if place == 0 { "" } else { "%" });
+            plain.push_str(part);
         }
     }
     plain
