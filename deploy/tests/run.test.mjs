@@ -26,6 +26,8 @@ let dir, processes, program, secrets, postgres, redisUrl, PATH;
 
 before(async () => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-deploy-"));
+  // Postgres, which doesn't run as root, has its folder here too.
+  fs.chmodSync(dir, 0o711);
   processes = new Processes(dir);
   program = await issuerProgram();
   // secrets.sh as it is, in a copy of its folder.
