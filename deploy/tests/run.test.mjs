@@ -26,6 +26,8 @@ let dir, processes, program, secrets, postgres, redisUrl, PATH;
 
 before(async () => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-deploy-"));
+  // Postgres, which doesn't run as root, has its folder here too.
+  fs.chmodSync(dir, 0o711);
   processes = new Processes(dir);
   program = await issuerProgram();
   // secrets.sh as it is, in a copy of its folder.
@@ -75,6 +77,22 @@ test("postgres-init.sh: a role that isn't a superuser, and its database", async 
   made.port = url.port;
   assert.deepEqual(await query(made.href, "select current_user::text, current_database()::text"), [["countersign", "countersign"]]);
   fs.writeFileSync(path.join(secrets, "database_url"), `${made.href}\n`);
+});
+
+test("what goes before an image's own entrypoint hands on what it read, and the command", async () => {
+  const bin = path.join(dir, "bin");
+  fs.mkdirSync(bin);
+  const entrypoint = path.join(bin, "docker-entrypoint.sh");
+  fs.writeFileSync(entrypoint, '#!/bin/sh\necho "$DATABASE_PASSWORD $*"\n', { mode: 0o755 });
+  const certificate = path.join(dir, "certificate.yaml");
+  const started = async (name, env) => {
+    const [command, ...args] = [...services[name].entrypoint, ...services[name].command].map((word) =>
+      word.replaceAll("$$", "$").replace("/run/secrets", secrets).replace("/tmp/certificate.yaml", certificate).replace("/bin/prometheus", entrypoint));
+    return (await run(command, args, { env: { PATH: `${bin}${path.delimiter}${process.env.PATH}`, ...env } })).stdout.trim();
+  };
+  assert.equal(await started("postgres", {}), `${secret("database_password")} postgres`);
+  assert.equal(await started("prometheus", { ISSUER_HOST: "id.example.com" }), services.prometheus.command.join(" "));
+  assert.deepEqual(parse(fs.readFileSync(certificate, "utf8")), [{ targets: ["id.example.com:443"] }]);
 });
 
 test("redis-start.sh: behind the password, refuses to evict, keeps a log", async () => {
