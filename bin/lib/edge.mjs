@@ -74,6 +74,7 @@ export async function edgeReady(url, { child, timeoutMs = 60_000 } = {}) {
  * @property {(name: string, fault: "" | "throws" | "hangs" | "delays" | `is ${string}`) => Promise<void>} break what happens from now on to whoever comes to a hub through any but the
  *   first isolate; breaks off what is open. `delays`: what the hub says comes two seconds late; `is …`: another
  *   hub answers
+ * @property {() => Promise<string>} inspector where the debugger's protocol is spoken, if they are `inspected`
  * @property {(name: string) => Promise<void>} evictHub restarts a hub, with what it stored
  * @property {() => Promise<void>} stop
  * @property {(changes?: Record<string, string>) => Promise<void>} restart a new workerd at the same address, with what `persist` kept; `changes` to the variables
@@ -121,15 +122,15 @@ const FAULTY_HUB = `
  * Runs the bundled Workers (`node bin/lib/build-edge.mjs --bundle`) in miniflare, in workerd: the edge and its hubs, its
  * KV namespace and Cloudflare's KV API for it. Needs Node ≥ 22.12.
  * @param {{vars: Record<string, string>, entry?: string, hubEntry?: string, whole?: boolean, port?: number, persist?: string, verbose?: boolean, isolates?: number,
- *   more?: any, beside?: any[], logs?: (message: string) => void}} options
+ *   more?: any, beside?: any[], logs?: (message: string) => void, inspected?: boolean}} options
  *   `vars`: the Workers' variables, by `EdgeSettings`, the same for both; `entry`, `hubEntry`: other module entries of the edge and the hubs, bundled here; an edge's `entry` is
  *   without hubs and namespace unless it is `whole`;
  *   `port` 0 or absent: any free one; `persist`: a folder that keeps what is stored, for tests that restart the edge; `isolates`: how many
- *   of the edge there are, with the same hubs and objects; `more`: of miniflare's options for the edge; `beside`: whole other Workers, whose addresses are in `others`;
+ *   of the edge there are, with the same hubs and objects; `inspected`: a debugger may ask about their memory (`inspector`); `more`: of miniflare's options for the edge; `beside`: whole other Workers, whose addresses are in `others`;
  *   `logs` gets what they log, in place of the terminal
  * @returns {Promise<LocalEdge>}
  */
-export async function startEdge({ vars, entry, hubEntry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, more = {}, beside = [], logs = undefined }) {
+export async function startEdge({ vars, entry, hubEntry, whole = entry === undefined, port = 0, persist, verbose = false, isolates = 1, more = {}, beside = [], logs = undefined, inspected = false }) {
   const { Log, LogLevel, Miniflare, convertV4MiniflareOptions } = await import("miniflare");
   const bundles = { edge: entry ? await bundleEntry(entry) : builtBundle("worker"), hub: hubEntry ? await bundleEntry(hubEntry) : builtBundle("hub-worker") };
   const { compatibilityDate, compatibilityFlags } = wranglerConfig();
@@ -194,6 +195,7 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
         host: "127.0.0.1",
         port: onPort,
         cf: false,
+        ...(inspected && { inspectorPort: 0 }),
         logRequests: verbose,
         log: new Log(verbose ? LogLevel.DEBUG : LogLevel.WARN),
         ...(persist && { resourcePersistencePath: persist }),
@@ -225,6 +227,7 @@ export async function startEdge({ vars, entry, hubEntry, whole = entry === undef
       ),
       hub: (name, request, init) => hubOf(HUB_WORKER, name, request, init),
       break: async (name, fault) => void (await hubOf(nameOf(1), name, "fault", { method: "PUT", body: fault })),
+      inspector: async () => (await miniflare.getInspectorURL()).href,
       evictHub: (name) => miniflare.unsafeEvictDurableObject(HUB_WORKER, "RevocationHub", { name }),
       stop,
       restart: async (changes = {}) => {

@@ -4,6 +4,7 @@
 import path from "node:path";
 
 import { bundleEdge } from "./build-edge.mjs";
+import { ensureKubernetesValidate, ensurePromtool } from "./deploy-tools.mjs";
 import { buildJsonwebtoken, jsonwebtokenManifest } from "./jsonwebtoken-wasm.mjs";
 import { refuseUsage, runCommand } from "./lifecycle.mjs";
 import { modernNode, nodeEnv } from "./npm.mjs";
@@ -38,6 +39,7 @@ const SECTIONS = [
   { name: "workerd", what: "end to end: the built wasm in workerd", run: () => nodeTests("workerd", "edge-verifier/tests/workerd/*.test.mjs") },
   { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
   { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
+  { name: "deploy", what: "deploy/: schemas, settings, alerts, and its scripts run", run: deploy },
   { name: "operations", what: "docs/operations, command by command; the references beside the code and the schema", run: () => nodeTests("operations", "bin/tests/{operations,reference}.test.mjs") },
 ];
 
@@ -290,6 +292,16 @@ async function golden() {
     return { result: `${(bytes / 1000).toFixed(1)} KB` };
   });
   return runNodeTests("golden", "shared/tests/golden/*.test.mjs", {});
+}
+
+/** @returns {Promise<Outcome>} */
+async function deploy() {
+  await task("promtool", async (progress) => shown(await ensurePromtool(progress)));
+  await task("Kubernetes' schemas", async (progress) => shown(await ensureKubernetesValidate(progress)));
+  await setUpPostgres();
+  await requireRedis({ log: path.join(logs, "redis-install.log") });
+  await issuer();
+  return runNodeTests("deploy", "deploy/tests/*.test.mjs", {});
 }
 
 /**

@@ -4,6 +4,7 @@ import { Problem, problem, unavailable } from "./answers.ts";
 import { bearerToken } from "./bearer.ts";
 import { type Decision, decide } from "./decision.ts";
 import { type Isolate, attempt, failed } from "./isolate.ts";
+import { type Decided, type Way, metrics } from "./metrics.ts";
 import { resourceOf } from "./resource.ts";
 import type { Readiness, Staleness } from "./staleness.ts";
 import type { Identity } from "./verifier.ts";
@@ -26,11 +27,18 @@ export interface Admitted {
 }
 
 /** Lets a request pass, or says what to answer it. `id`: the request's, for the log. */
-export async function admit(asked: Asked, held: Isolate, ctx: ExecutionContext, id: string): Promise<Admitted | Response> {
+export async function admit(way: Way, asked: Asked, held: Isolate, ctx: ExecutionContext, id: string): Promise<Admitted | Response> {
+  const began = Date.now();
   const outcome = await admission(asked, held, ctx, id);
+  metrics.decided({ way, ...said(outcome), ms: Date.now() - began }, held);
   if (!(outcome instanceof Problem) || outcome.challenge === undefined) return outcome;
   const resource = resourceOf(asked.url, held.settings.resources);
   return resource === undefined ? outcome : outcome.pointTo(resource.metadata);
+}
+
+function said(outcome: Admitted | Response): Pick<Decided, "outcome" | "reason"> {
+  if (!(outcome instanceof Response)) return { outcome: outcome.identity === undefined ? "anonymous" : "accepted", reason: "" };
+  return { outcome: outcome.status >= 500 ? "unavailable" : "refused", reason: outcome instanceof Problem ? outcome.reason : "" };
 }
 
 async function admission(asked: Asked, held: Isolate, ctx: ExecutionContext, id: string): Promise<Admitted | Response> {
@@ -51,7 +59,7 @@ async function admission(asked: Asked, held: Isolate, ctx: ExecutionContext, id:
   if ("refused" in decision) {
     const { challenge, description } = decision.refused;
     if (challenge === "") return unavailable("revocations_unknown", "It is not known at present what is revoked.");
-    return problem(401, "invalid_token", `${description}.`, { "www-authenticate": challenge });
+    return problem(401, "invalid_token", `${description}.`, { "www-authenticate": challenge }).because(decision.refused.reason);
   }
   const { identity, knowledge } = decision;
   const refused = route && attempt(held, () => held.policy?.refusal(route, identity), id);

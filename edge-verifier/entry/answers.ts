@@ -18,6 +18,8 @@ export class Problem extends Response {
   readonly code: string;
   /** A sentence for people, fit for outsiders. */
   readonly detail: string;
+  /** Why, for metrics: the code, unless there is a more exact word that isn't for outsiders. */
+  reason: string;
 
   constructor(status: number, code: string, detail: string, headers: HeadersInit = {}, more: object = {}) {
     const body = { type: "about:blank", title: TITLES[status], status, code, detail, ...more };
@@ -27,11 +29,17 @@ export class Problem extends Response {
     if (status === 503 && !this.headers.has("retry-after")) this.headers.set("retry-after", "1");
     this.code = code;
     this.detail = detail;
+    this.reason = code;
   }
 
   /** The challenge (RFC 6750 §3), where there is one. */
   get challenge(): string | undefined {
     return this.headers.get("www-authenticate") ?? undefined;
+  }
+
+  because(reason: string): this {
+    this.reason = reason;
+    return this;
   }
 
   /** Has the challenge point to `metadata`. */

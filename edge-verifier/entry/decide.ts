@@ -3,8 +3,9 @@
 
 import { type Asked, admit } from "./admission.ts";
 import { problem, unavailable } from "./answers.ts";
-import { ASSERTION_HEADER, IDENTITY_HEADERS, identityHeaders } from "./identity.ts";
+import { ASSERTION_HEADER, IDENTITY_HEADERS, identityHeaders, isOurs } from "./identity.ts";
 import { type Isolate, theIsolate } from "./isolate.ts";
+import { RoutePolicy } from "./policy.ts";
 import { alarm } from "./refresh.ts";
 import { isSame } from "./secrets.ts";
 import type { Env } from "./settings.ts";
@@ -37,7 +38,10 @@ export async function decideFor(request: Request, env: Env, ctx: ExecutionContex
     // The API is sent the path as it came, and it is that which would have to be decided about.
     return problem(400, "ambiguous_path", "The path is not one that everybody reads alike.");
   }
-  const admitted = await admit(original.asked, held, ctx, id);
+  // Elsewhere they are taken out, which can't be done here: what the client sent goes on to the API, by the proxy.
+  const misleading = misleadingHeader(original, held);
+  if (misleading !== undefined) return problem(400, "ambiguous_header", `The header ${misleading} could be taken for something else than was decided about.`);
+  const admitted = await admit("decision", original.asked, held, ctx, id);
   if (admitted instanceof Response) return admitted;
 
   const headers = new Headers({ "cache-control": "no-store" });
@@ -48,6 +52,12 @@ export async function decideFor(request: Request, env: Env, ctx: ExecutionContex
   // Envoy adds what it is told; what the client said of itself it takes out only when it is told so.
   if (original.isByPath) headers.set("x-envoy-auth-headers-to-remove", IDENTITY_HEADERS.filter((name) => !headers.has(name)).join(","));
   return new Response(null, { headers });
+}
+
+/** One by which servers take another method or path, where a policy decides about these; or one that many take for a header of ours, and proxies don't. */
+function misleadingHeader({ asked: { method, headers }, target }: { asked: Asked; target: string }, { policy }: Isolate): string | undefined {
+  const overridden = policy && RoutePolicy.overridden(headers, method, target);
+  return overridden ?? [...headers.keys()].find((name) => name.includes("_") && isOurs(name));
 }
 
 type About = Parameters<NonNullable<Isolate["settings"]["assertions"]>["sign"]>[0];
@@ -78,7 +88,8 @@ function originalOf(request: Request): { asked: Asked; target: string; isByPath:
   if (first === undefined) return `The proxy didn't say what is asked about: ${SAID.flat().join(", ")}`;
   const [method, target] = first;
   if (said.some((other) => other[0] !== method || other[1] !== target)) return "What is said of the original request contradicts itself";
-  if (!/^[A-Za-z-]{1,32}$/.test(method)) return "The original method is malformed";
+  // Case counts in methods (RFC 9110 §9.1), but not to all servers: `delete` would be decided about as something else than it is taken for.
+  if (!/^[A-Z-]{1,32}$/.test(method)) return "The original method is malformed, or not in capitals";
   const url = `${originOf(headers)}${target}`;
   if (!target.startsWith("/") || !URL.canParse(url)) return "The original URI doesn't begin with a slash";
   return { asked: { method, url, headers }, target, isByPath };

@@ -20,7 +20,7 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext,
     alarm("misconfigured", "UPSTREAM_URL is not set, nor is UPSTREAM bound: where accepted requests go", id);
     return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
   }
-  const admitted = await admit(request, held, ctx, id);
+  const admitted = await admit("gateway", request, held, ctx, id);
   return admitted instanceof Response ? admitted : forward({ request, admitted, held, env, ctx, id });
 }
 
@@ -40,9 +40,9 @@ async function forward({ request, admitted, held, env: { UPSTREAM: binding }, ct
   const headers = new Headers(request.headers);
   const isWebSocket = headers.get("upgrade")?.toLowerCase() === "websocket";
   // A client may name headers of its own for the next hop to drop; ours come later.
-  const named = headers.get("connection")?.toLowerCase().split(/\s*,\s*/) ?? [];
+  const named = new Set(headers.get("connection")?.toLowerCase().split(",").map((name) => name.trim()));
   for (const name of [...headers.keys()]) {
-    if (isOurs(name) || HOP_BY_HOP.includes(name) || named.includes(name)) headers.delete(name);
+    if (isOurs(name) || HOP_BY_HOP.includes(name) || named.has(name)) headers.delete(name);
   }
   if (isWebSocket) headers.set("upgrade", "websocket");
   if (!settings.forwardAuthorization) headers.delete("authorization");

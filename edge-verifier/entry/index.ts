@@ -8,7 +8,7 @@ import { gateway } from "./gateway.ts";
 import { health } from "./health.ts";
 import { theIsolate } from "./isolate.ts";
 import { metadata } from "./metadata.ts";
-import { status, why } from "./operator.ts";
+import { scrape, status, why } from "./operator.ts";
 import { alarm } from "./refresh.ts";
 import { WELL_KNOWN } from "./resource.ts";
 import type { Env } from "./settings.ts";
@@ -51,6 +51,8 @@ async function answerTo(request: Request, env: Env, ctx: ExecutionContext, id: s
       return why(request, env, ctx);
     case "/_countersign/status":
       return status(request, env, ctx);
+    case "/_countersign/metrics":
+      return scrape(request, env, ctx);
     case "/_countersign/feed":
       return feed(request, env, id);
     case "/_countersign/jwks.json":

@@ -19,6 +19,8 @@ export interface Isolate extends Held {
   readonly settings: Settings;
   /** None: every path needs a token, and no more than that. */
   readonly policy: RoutePolicy | undefined;
+  /** Where every decision is written down, if anywhere. */
+  readonly analytics: AnalyticsEngineDataset | undefined;
 }
 
 let isolate: Isolate | undefined;
@@ -51,7 +53,7 @@ function begin(env: Env, place: Place): Isolate {
     headKeys: settings.revocationKeys,
   };
   const revocations = new RevocationFeed(verifier, sources, keys, () => abandon(made));
-  const made: Isolate = { settings, verifier, keys, revocations, foreign, policy };
+  const made: Isolate = { settings, verifier, keys, revocations, foreign, policy, analytics: env.ANALYTICS };
   return made;
 }
 

@@ -127,6 +127,12 @@ export class ForeignVerifier {
   }
 }
 
+/** A JWK Set, and when the issuer was asked for it. */
+interface Answered {
+  readonly jwks: string;
+  readonly at: number;
+}
+
 /** The keys of one trusted issuer. */
 export class IssuerKeys extends FetchedKeys {
   /** Anybody can write a token that names it. */
@@ -148,7 +154,23 @@ export class IssuerKeys extends FetchedKeys {
 
   protected override async fetch(isForUnknownKey: boolean): Promise<void> {
     const shared = await this.#shared(isForUnknownKey ? UNKNOWN_KEY_COOLDOWN_MS : RENEW_AFTER_MS);
-    const { jwks, at } = shared ?? (await this.#ask());
+    if (shared !== undefined) {
+      try {
+        return this.#take(shared);
+      } catch (error) {
+        // It was another deployment's, with other algorithms, or isn't what was put there.
+        note("cache_failed", String(error));
+        if (error instanceof WebAssembly.RuntimeError) throw error;
+      }
+    }
+    const answered = await this.#ask();
+    this.#take(answered);
+    // What isn't sound isn't spread.
+    await this.#share(answered);
+  }
+
+  /** Throws, and all stays as it was, where no key is sound. `at`: when the issuer was asked. */
+  #take({ jwks, at }: Answered): void {
     // The same again is no change: nobody has to be looked at anew.
     if (jwks !== this.#loaded) {
       const unsound = this.#verifier.loadKeys(this.#number, jwks);
@@ -159,12 +181,10 @@ export class IssuerKeys extends FetchedKeys {
     this.loadedAt = Date.now();
     // It is the issuer that says what there is, whichever isolate it told.
     this.triedAt = this.currentAt = at;
-    // What isn't sound isn't spread.
-    if (shared === undefined) await this.#share(jwks, at);
   }
 
   /** What another isolate of this place was answered within the last `ms`. */
-  async #shared(ms: number): Promise<{ jwks: string; at: number } | undefined> {
+  async #shared(ms: number): Promise<Answered | undefined> {
     try {
       const kept = await theCache()?.match(this.#cacheKey);
       const at = Number(kept?.headers.get("x-fetched-at"));
@@ -177,7 +197,7 @@ export class IssuerKeys extends FetchedKeys {
     }
   }
 
-  async #ask(): Promise<{ jwks: string; at: number }> {
+  async #ask(): Promise<Answered> {
     const at = Date.now();
     try {
       this.#jwksUri ??= await discover(this.#issuer.issuer);
@@ -189,7 +209,7 @@ export class IssuerKeys extends FetchedKeys {
     }
   }
 
-  async #share(jwks: string, at: number): Promise<void> {
+  async #share({ jwks, at }: Answered): Promise<void> {
     const headers = { "cache-control": `max-age=${SHARED_SECONDS}`, "content-type": "application/jwk-set+json", "x-fetched-at": String(at) };
     await theCache()?.put(this.#cacheKey, new Response(jwks, { headers })).catch((error: unknown) => note("cache_failed", String(error)));
   }

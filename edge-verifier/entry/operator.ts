@@ -4,6 +4,7 @@ import { problem } from "./answers.ts";
 import { decide } from "./decision.ts";
 import { type Hub, allHubs } from "./hubs.ts";
 import { type Isolate, theIsolate } from "./isolate.ts";
+import { metrics } from "./metrics.ts";
 import { hasSecret } from "./secrets.ts";
 import type { Env } from "./settings.ts";
 import type { Explanation } from "./verifier.ts";
@@ -88,6 +89,17 @@ export async function status(request: Request, env: Env, ctx: ExecutionContext):
     trusted_issuers: held.settings.trusted.map(({ issuer }, number) => ({ issuer, keys: held.foreign?.verifier.keyNames(number) ?? [] })),
     hubs,
   });
+}
+
+/** `GET /_countersign/metrics`: what this isolate has counted, for Prometheus. */
+export async function scrape(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+  if (request.method !== "GET") return problem(405, "method_not_allowed", "Ask by GET.", { allow: "GET" });
+  const held = await admit(request, env);
+  if (held instanceof Response) return held;
+  // An isolate that is asked nothing else is to listen all the same.
+  await held.revocations.ready(ctx);
+  const headers = { "content-type": "text/plain; version=0.0.4; charset=utf-8", "cache-control": "no-store" };
+  return new Response(metrics.text(held), { headers });
 }
 
 async function statusOf(hub: Hub): Promise<object> {

@@ -9,7 +9,9 @@ import type { Staleness } from "./staleness.ts";
 import type { Identity, VerifierExports } from "./verifier.ts";
 
 /** Headers by which some servers let a client say another method, or another path, than the one that was decided about. */
-const OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"];
+const PATH_OVERRIDES = ["x-original-url", "x-rewrite-url"];
+const OVERRIDES = [...METHOD_OVERRIDES, ...PATH_OVERRIDES];
 
 /** The route that decides about a request. */
 export interface Route {
@@ -72,6 +74,17 @@ export class RoutePolicy {
     for (const name of [...headers.keys()]) {
       if (OVERRIDES.includes(name.replaceAll("_", "-"))) headers.delete(name);
     }
+  }
+
+  /** The header of a request, if there is one, that could have the upstream do something else than `method` and `target`, path and query, say. */
+  static overridden(headers: Headers, method: string, target: string): string | undefined {
+    for (const [name, value] of headers) {
+      const known = name.replaceAll("_", "-");
+      if (METHOD_OVERRIDES.includes(known) && value !== method) return name;
+      // Proxies that say it too write the whole URL.
+      if (PATH_OVERRIDES.includes(known) && value.replace(/^https?:\/\/[^/?#\\]+/i, "") !== target) return name;
+    }
+    return undefined;
   }
 
   #write(text: string): number {

@@ -37,8 +37,12 @@ export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** How often each event was said to go wrong. The events are words of ours, so there are few. */
+export const alarms = new Map<string, number>();
+
 /** Says on the log what went wrong, as one JSON line; where it was with one request, with that one's id. */
 export function alarm(event: string, detail: unknown, requestId?: string): void {
+  alarms.set(event, (alarms.get(event) ?? 0) + 1);
   const message = detail instanceof Error ? detail.message : String(detail);
   console.error(JSON.stringify({ level: "ERROR", event, message, request_id: requestId }));
 }

@@ -28,6 +28,8 @@ export interface Env {
   /** The Worker of the hubs (edge-verifier/hub), and its objects. */
   readonly HUB_DOOR: Fetcher;
   readonly REVOCATION_HUB: DurableObjectNamespace;
+  /** Workers Analytics Engine, where it is bound. */
+  readonly ANALYTICS?: AnalyticsEngineDataset;
   readonly REVOCATION_OBJECTS: KVNamespace;
 }
 

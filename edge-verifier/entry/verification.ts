@@ -9,6 +9,8 @@ import type { Identity } from "./verifier.ts";
 
 /** What a token needs beside that it holds. Where a list has one text, the text alone will do. */
 export interface Needs {
+  /** One of these is its `iss`; without it the verifier's own issuer only, for what another one calls a tenant or a scope is its own affair. Each must be trusted: a token of any other never holds. */
+  readonly issuers?: string | readonly string[];
   /** One of these is in its `aud`. They must be audiences of the verifier's: a token for none of those never holds. */
   readonly audience?: string | readonly string[];
   /** All of these are in its `scope`. */
@@ -59,7 +61,7 @@ export async function verification(token: unknown, needs: Needs, held: Held, ctx
     return rejected(challenge === "" ? 503 : 401, reason, `${description}.`, challenge, metadata);
   }
   const { identity, knowledge } = decision;
-  const lack = lackOf(identity, lists);
+  const lack = lackOf(identity, { ...lists, issuers: lists.issuers ?? [held.verifier.issuer] });
   if (lack !== undefined) return rejected(403, ...lack, metadata);
   return { ok: true, identity, knowledge: { readiness: knowledge as Accepted["knowledge"]["readiness"], ageMs: held.revocations.ageMs } };
 }
@@ -73,7 +75,7 @@ function rejected(status: number, reason: string, description: string, challenge
   return { ok: false, status, reason, description, ...(challenge !== "" && { challenge: withMetadata(challenge, metadata) }) };
 }
 
-const LISTS = ["audience", "scopes", "tenants", "agentTypes"] as const;
+const LISTS = ["issuers", "audience", "scopes", "tenants", "agentTypes"] as const;
 type Lists = Record<(typeof LISTS)[number], readonly string[] | undefined>;
 
 function readNeeds(needs: Needs): { staleness: Staleness; lists: Lists } {
@@ -96,8 +98,9 @@ function listOf(name: string, value: unknown): readonly string[] | undefined {
   throw new TypeError(`${name} must be a word, or a list of words that isn't empty`);
 }
 
-function lackOf(identity: Identity, { audience, scopes, tenants, agentTypes }: Lists): [reason: string, description: string, challenge: string] | undefined {
+function lackOf(identity: Identity, { issuers, audience, scopes, tenants, agentTypes }: Lists): [reason: string, description: string, challenge: string] | undefined {
   const has = (words: string, wanted: readonly string[] | undefined) => wanted?.some((one) => words.split(" ").includes(one)) ?? true;
+  if (issuers?.includes(identity.issuer) === false) return ["wrong_issuer", "Tokens of this issuer have no access.", ""];
   if (!has(identity.audience, audience)) return ["wrong_audience", "The token is for another audience.", ""];
   if (!has(identity.tenant, tenants)) return ["wrong_tenant", "The token's tenant has no access.", ""];
   if (!has(identity.agentType, agentTypes)) return ["wrong_agent_type", "Agents of this type have no access.", ""];

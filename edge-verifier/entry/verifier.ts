@@ -131,6 +131,9 @@ export class Verifier {
   /** Goes up with every change of the tokens' keys. */
   #keyGeneration = 0;
   readonly #verified: VerifiedTokens;
+  /** How many tokens `verify` knew again, and how many not. */
+  hits = 0;
+  misses = 0;
   #issuer = "";
   /** Goes up with every change of what is revoked. */
   #generation = 0;
@@ -147,6 +150,11 @@ export class Verifier {
     this.#issuer = issuer;
     this.#wasm.configure(this.#write(issuer), clockLeewaySeconds);
     for (const audience of audiences) this.#wasm.add_audience(this.#write(audience));
+  }
+
+  /** The one whose tokens these are. */
+  get issuer(): string {
+    return this.#issuer;
   }
 
   /** Replaces the keys of one purpose; throws, and keeps those it has, if the JWK Set isn't sound. */
@@ -203,7 +211,13 @@ export class Verifier {
    * newest head that there is, even if it is no longer to be relied on.
    */
   verify(token: string, now: number, evenIfStale = false): Verdict | Promise<Verdict> {
-    return this.recall(token, now, evenIfStale) ?? this.#verifyAnew(token, now, evenIfStale);
+    const recalled = this.recall(token, now, evenIfStale);
+    if (recalled !== undefined) {
+      this.hits += 1;
+      return recalled;
+    }
+    this.misses += 1;
+    return this.#verifyAnew(token, now, evenIfStale);
   }
 
   /** The verdict on a token that was verified before, if it still holds: not expired, and not revoked by what is known now. */
@@ -410,7 +424,7 @@ function asPart(text: string | undefined): Part | null {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** Imports a JWK that the core has checked. RSA and Ed25519 are checked at once, which spares the request a turn of the event loop and is faster. */
+/** Imports a JWK that the core has checked. All but PS256 are checked at once, which spares the request a turn of the event loop and is faster. */
 export async function importKey(json: string): Promise<HostKey> {
   const { alg, ...jwk } = JSON.parse(json) as JsonWebKey;
   switch (alg) {
@@ -421,8 +435,8 @@ export async function importKey(json: string): Promise<HostKey> {
       return later({ name: "RSA-PSS", saltLength: 32 }, key);
     }
     case "ES256": {
-      const key = await crypto.subtle.importKey("jwk", jwk, { name: "ECDSA", namedCurve: "P-256" }, false, ["verify"]);
-      return later({ name: "ECDSA", hash: "SHA-256" }, key);
+      const verify = atOnce("sha256", createPublicKey({ key: jwk, format: "jwk" }));
+      return (signature, signed) => verify(asDer(signature), signed);
     }
     case "EdDSA":
       return atOnce(null, createPublicKey({ key: jwk, format: "jwk" }));
@@ -433,6 +447,25 @@ export async function importKey(json: string): Promise<HostKey> {
 
 function atOnce(digest: "sha256" | null, key: KeyObject): HostKey {
   return (signature, signed) => verifyNow(digest, signed, key, signature);
+}
+
+/** An ECDSA signature as `node:crypto` takes it in workerd (RFC 3279 §2.2.3), of one as JWS has it (RFC 7518 §3.4): two integers of 32 bytes, the core has seen to that. */
+function asDer(signature: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  // SEQUENCE, and twice INTEGER: without leading zeros, and with one where it would be negative else.
+  const der = new Uint8Array(72);
+  der[0] = 0x30;
+  let end = 2;
+  for (const start of [0, 32]) {
+    let first = start;
+    while (first < start + 31 && signature[first] === 0) first += 1;
+    const isNegative = signature[first]! >= 0x80;
+    der[end++] = 0x02;
+    der[end++] = start + 32 - first + (isNegative ? 1 : 0);
+    if (isNegative) end += 1;
+    while (first < start + 32) der[end++] = signature[first++]!;
+  }
+  der[1] = end - 2;
+  return der.subarray(0, end);
 }
 
 /** The host copies what it is given before it returns. */

@@ -53,10 +53,16 @@ export function bounded(upstream: WebSocket, { token, staleness, requestId }: Op
 }
 
 /** Some codes say only that there was none, and may not be sent (RFC 6455 §7.4.1). */
+const NO_CODE = [1005, 1006, 1015];
+/** An end said something that nobody may. */
+const PROTOCOL_ERROR = 1002;
+
 function close(side: WebSocket, code: number, reason: string): void {
+  const isSendable = code >= 1000 && code < 5000 && code !== 1004;
   try {
-    if (code === 1005 || code === 1006 || code === 1015) side.close();
-    else side.close(code, reason);
+    if (NO_CODE.includes(code)) side.close();
+    // What isn't sendable would be an error, and this side stay open for good.
+    else side.close(isSendable ? code : PROTOCOL_ERROR, isSendable ? reason : "");
   } catch {
     // It is closed.
   }

@@ -117,7 +117,7 @@ pub enum Ambiguity {
     Encoding,
     /// `//`, `.` or `..`: servers remove these, or don't.
     Segments,
-    /// To a server that ignores case, or a slash at the end, it is a path with other rules: those of the route at this place.
+    /// To a server that ignores case, or a slash at the end, or that decodes first, it is a path with other rules: those of the route at this place.
     Lookalike(usize),
 }
 
@@ -129,7 +129,7 @@ impl fmt::Display for Ambiguity {
             Self::Encoding => "The path encodes what must not be encoded",
             Self::Segments => "The path has empty segments or dots for segments",
             Self::Lookalike(_) => {
-                "The path is easily taken for another one, with other rules: check case and slashes"
+                "The path is easily taken for another one, with other rules: check case, slashes and encodings"
             }
         })
     }
@@ -253,9 +253,9 @@ impl RoutePolicy {
             return Decision::Ambiguous(ambiguity);
         }
         let Some(route) = self.fitting(method, path).next() else { return Decision::Denied(None) };
-        // A server that ignores case, or a slash at the end, may take it for what another route is about.
+        // A server that ignores case, or a slash at the end, or that decodes before it looks, may take it for what another route is about.
         let method = as_routed(method);
-        let path = normal(path);
+        let path = plain(path);
         let other = self.routes.iter().find(|other| other.takes(&method) && other.fits(&path, true));
         if let Some(other) = other.filter(|other| other.access != route.access) {
             return Decision::Ambiguous(Ambiguity::Lookalike(other.place));
@@ -309,7 +309,7 @@ impl Route {
         self.methods.is_empty() || self.methods.iter().any(|own| own == method)
     }
 
-    /// `loosely`: whatever the case, and with or without a slash at the end.
+    /// `loosely`: whatever the case, with or without a slash at the end, and whatever is percent-encoded; `path` is [`plain`] then.
     fn fits(&self, path: &str, loosely: bool) -> bool {
         let path = if loosely { path.strip_suffix('/').unwrap_or(path) } else { path };
         let pattern = match self.pattern.split_last() {
@@ -321,7 +321,7 @@ impl Route {
             let fits = match (segment, path.next()) {
                 (Segment::Rest, _) => return true,
                 (Segment::Literal(own), Some(text)) => {
-                    own == text || loosely && own.eq_ignore_ascii_case(text)
+                    own == text || loosely && plain(own).eq_ignore_ascii_case(text)
                 }
                 (Segment::One, Some(text)) => !text.is_empty(),
                 (_, None) => false,
@@ -380,6 +380,25 @@ fn normal(path: &str) -> String {
     path.chars().map(upper).collect()
 }
 
+/// The path with that decoded which needn't have been encoded: `%40` isn't `@` (RFC 3986 §2.2), but is to servers that decode before they look.
+fn plain(path: &str) -> String {
+    let mut plain = String::with_capacity(path.len());
+    for (place, part) in path.split('%').enumerate() {
+        let decoded = if place == 0 { None } else { encoded(part.as_bytes()).filter(|byte| is_reserved(*byte)) };
+        match (decoded, part.get(2..)) {
+            (Some(byte), Some(rest)) => {
+                plain.push(char::from(byte));
+                plain.push_str(rest);
+            }
+            _ => {
+                plain.push_str(if place == 0 { "" } else { "%" });
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}
+
 /// Whether all servers that there are read the path alike.
 fn check_path(path: &str) -> Result<(), Ambiguity> {
     if !path.starts_with('/') || path.len() > MAX_PATH_BYTES {
@@ -403,9 +422,7 @@ fn check_path(path: &str) -> Result<(), Ambiguity> {
                 }
                 at += 2;
             }
-            // `pchar` of RFC 3986 §3.3 without the semicolon.
-            b'/' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@' => {}
-            _ if is_unreserved(byte) => {}
+            _ if byte == b'/' || is_reserved(byte) || is_unreserved(byte) => {}
             _ => return Err(Ambiguity::Character),
         }
         at += 1;
@@ -425,6 +442,11 @@ fn encoded(text: &[u8]) -> Option<u8> {
     let digit =
         |place: usize| char::from(*text.get(place)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(0)? << 4 | digit(1)?)
+}
+
+/// Of `pchar` (RFC 3986 §3.3) what isn't unreserved, without the semicolon.
+const fn is_reserved(byte: u8) -> bool {
+    matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@')
 }
 
 const fn is_unreserved(byte: u8) -> bool {

@@ -197,6 +197,20 @@ describe("an issuer's keys over hours", () => {
     assert.equal(asked, 2);
   });
 
+  test("what is kept and won't do, as it was another deployment's, keeps nobody from asking", async () => {
+    await ready();
+    for (const kept of ["<html>", JSON.stringify({ keys: [{ kty: "EC", kid: "theirs-1", alg: "ES256", crv: "P-256", x: "AA", y: "AA" }] })]) {
+      const [[name, answer]] = [...cache];
+      cache.set(name, new Response(kept, answer));
+      const [other, othersKeys] = isolate();
+      const before = asked;
+      assert.equal(await ready(othersKeys), true, kept);
+      assert.equal(asked, before + 1);
+      assert.equal(await outcome(partner.token(), other), "accepted");
+      assert.equal(JSON.parse(await [...cache.values()][0].clone().text()).keys[0].kty, "RSA", "nor does it stay there");
+    }
+  });
+
   test("an unknown kid isn't answered by what is kept, unless that is a moment old", async () => {
     await ready();
     mock.timers.tick(MINUTE);

@@ -1,7 +1,7 @@
 // Tokens that are shown again: spared the signature, and nothing else.
 
 import assert from "node:assert/strict";
-import { generateKeyPairSync, sign } from "node:crypto";
+import { constants, generateKeyPairSync, sign } from "node:crypto";
 import { beforeEach, describe, test } from "node:test";
 import { VerifiedTokens } from "../../entry/verified.ts";
 import { AUDIENCE, EMPTY_BASE, FakeIssuer, makeKey } from "../fake-issuer.mjs";
@@ -108,17 +108,18 @@ describe("a token that is shown again", () => {
   });
 
   test("isn't kept if its key went while its signature was looked at", async () => {
-    // ES256 isn't looked at at once.
-    const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-    await verifier.loadKeys("tokens", JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), kid: "ec", alg: "ES256", use: "sig" }] }));
+    // PS256 isn't looked at at once.
+    const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    const keys = JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), kid: "pss", alg: "PS256", use: "sig" }] });
+    await verifier.loadKeys("tokens", keys);
     const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-    const input = `${part({ alg: "ES256", kid: "ec", typ: "at+jwt" })}.${part(issuer.token().claims)}`;
-    const signature = sign("sha256", Buffer.from(input), { key: privateKey, dsaEncoding: "ieee-p1363" });
+    const input = `${part({ alg: "PS256", kid: "pss", typ: "at+jwt" })}.${part(issuer.token().claims)}`;
+    const signature = sign("sha256", Buffer.from(input), { key: privateKey, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 });
     const token = `${input}.${signature.toString("base64url")}`;
     assert.equal(await outcome(token), "accepted");
     assert.equal(verifier.recall(token, now()) === undefined, false);
 
-    await verifier.loadKeys("tokens", JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), kid: "ec", alg: "ES256", use: "sig" }] }));
+    await verifier.loadKeys("tokens", keys);
     const verdict = verifier.verify(token, now());
     assert.ok(verdict instanceof Promise);
     await verifier.adoptKeyStatement(issuer.keyStatement({ keys: [makeKey("token-2")] }));

@@ -105,6 +105,35 @@ describe("decisions for other proxies", () => {
     assert.equal((await ask({ headers: { ...original, "x-forwarded-uri": "/reports/7", "x-forwarded-method": "GET" }, token })).status, 200, "both say the same");
   });
 
+  test("a method that only some servers take for another one isn't decided about", async () => {
+    const { token } = world.issuer.token();
+    for (const as of [nginx, traefik]) {
+      for (const method of ["delete", "Delete"]) {
+        const { status, code } = await ask({ ...as(method, "/reports/7"), token });
+        assert.deepEqual([status, code], [400, "original_unknown"], method);
+      }
+    }
+  });
+
+  test("headers by which the API would do something else than was decided about, or believe the client, are refused", async () => {
+    const { token } = world.issuer.token();
+    const withHeaders = (headers) => ask({ headers: { ...nginx("GET", "/reports/7?x=1").headers, ...headers }, token });
+    for (const headers of [
+      { "x-http-method-override": "DELETE" }, { x_http_method_override: "DELETE" }, { "x-http-method": "DELETE" }, { "x-method-override": "GET, DELETE" },
+      { "x-rewrite-url": "/admin/x" }, { "x-original-url": "/admin/x" }, { "x-original-url": "https://api.example/admin/x?/reports/7?x=1" }, { "x-original-url": "/reports/7" },
+      { x_countersign_agent: "root" }, { "x-countersign_tenant": "root" },
+    ]) {
+      const { status, code } = await withHeaders(headers);
+      assert.deepEqual([status, code], [400, "ambiguous_header"], JSON.stringify(headers));
+    }
+    // As proxies say it themselves, and what they overwrite.
+    for (const headers of [
+      { "x-http-method-override": "GET" }, { "x-original-url": "/reports/7?x=1" }, { "x-original-url": "https://API.example:443/reports/7?x=1" }, { "x-countersign-agent": "root" },
+    ]) {
+      assert.equal((await withHeaders(headers)).status, 200, JSON.stringify(headers));
+    }
+  });
+
   test("no way of writing a path gets around its route", async () => {
     const { token } = world.issuer.token();
     for (const uri of [

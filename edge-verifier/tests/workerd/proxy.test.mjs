@@ -15,6 +15,8 @@ import { startWorld } from "./support.mjs";
 async function startServer(handle) {
   const server = http.createServer(handle);
   const sockets = new Set();
+  /** Of each close frame that came: its code; undefined: it had none. */
+  const closes = [];
   server.on("upgrade", (request, socket) => {
     sockets.add(socket);
     const accept = createHash("sha1").update(`${request.headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
@@ -27,7 +29,9 @@ async function startServer(handle) {
     // Frames of the test are short, and come whole.
     socket.on("data", (frame) => {
       const [opcode, length, mask] = [frame[0] & 15, frame[1] & 127, frame.subarray(2, 6)];
-      send(opcode, Buffer.from(frame.subarray(6, 6 + length).map((byte, place) => byte ^ mask[place % 4])));
+      const payload = Buffer.from(frame.subarray(6, 6 + length).map((byte, place) => byte ^ mask[place % 4]));
+      if (opcode === 8) closes.push(payload.length < 2 ? undefined : payload.readUInt16BE());
+      send(opcode, payload);
     });
     socket.on("error", () => socket.destroy());
   });
@@ -39,7 +43,7 @@ async function startServer(handle) {
     for (const socket of sockets) socket.destroy();
     return new Promise((resolve) => server.close(resolve));
   };
-  return { url: `http://127.0.0.1:${port}`, stop };
+  return { url: `http://127.0.0.1:${port}`, closes, stop };
 }
 
 async function openSocket(url, headers) {
@@ -200,6 +204,27 @@ describe("a WebSocket that ends with its token", () => {
     assert.deepEqual(new Uint8Array(await echoes(one, new Uint8Array([1, 2, 255]))), new Uint8Array([1, 2, 255]));
     one.socket.close(4001, "done");
     assert.deepEqual(await one.closed, { code: 4001, reason: "done" });
+  });
+
+  test("ends at the upstream, too, whatever the client says at its end", async () => {
+    const { hostname, port } = new URL(world.edge.url);
+    for (const code of [999, 1004, 1006, 1015, 5_000, 65_535]) {
+      const headers = {
+        authorization: `Bearer ${world.issuer.token().token}`, connection: "upgrade", upgrade: "websocket", "sec-websocket-version": "13", "sec-websocket-key": randomBytes(16).toString("base64"),
+      };
+      const [, socket] = await once(http.request({ hostname, port, path: "/live", headers }).end(), "upgrade");
+      try {
+        socket.resume();
+        server.closes.length = 0;
+        // A close frame, masked with nothing; and the connection stays.
+        socket.write(Buffer.from([0x88, 0x82, 0, 0, 0, 0, code >> 8, code & 255]));
+        const start = performance.now();
+        while (server.closes.length === 0 && performance.now() - start < 3_000) await new Promise((resolve) => setTimeout(resolve, 10));
+        assert.equal(server.closes.length, 1, `${code}: the upstream's end is open`);
+      } finally {
+        socket.destroy();
+      }
+    }
   });
 
   test("is closed when that is revoked or expires, and no other is", { timeout: 30_000 }, async () => {

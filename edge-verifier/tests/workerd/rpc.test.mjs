@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
 import { AUDIENCE, makeKey } from "../fake-issuer.mjs";
+import { ForeignIssuer } from "../foreign-issuer.mjs";
 import { METADATA, startWorld, until } from "./support.mjs";
 
 /** Passes on what it is asked, and what it is answered. */
@@ -97,6 +98,37 @@ describe("verification for other Workers", () => {
     }, () => answers.at(-1).ok === false);
     assert.deepEqual([answers.at(-1).status, answers.at(-1).reason], [401, "revoked"]);
   });
+});
+
+test("another issuer's token does only where the caller names the issuer, whatever tenant it claims", async () => {
+  const caller = {
+    name: "caller", modules: true, script: CALLER, compatibilityDate: "2026-11-17",
+    serviceBindings: { VERIFIER: { name: "countersign-edge", entrypoint: "TokenVerifier" } },
+    unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }],
+  };
+  const partner = await ForeignIssuer.start();
+  const trusted = [{ issuer: partner.url, algorithms: ["RS256"], typ: ["JWT"], tenant_claim: "org", agent_type: "router", scope_claim: "scp" }];
+  const world = await startWorld({ vars: { TRUSTED_ISSUERS: trusted }, beside: [caller] });
+  try {
+    await world.settle();
+    const verify = async (token, needs) =>
+      (await fetch(world.edge.others.caller, { method: "POST", body: JSON.stringify({ token, needs }) })).json();
+    const { token: ours, claims } = world.issuer.token();
+    const theirs = partner.token({ org: claims.tenant_id });
+    const needs = { tenants: claims.tenant_id, scopes: "reports:read" };
+    const outcome = async (token, issuers) => {
+      const { ok, status, reason, challenge } = await verify(token, { ...needs, ...(issuers && { issuers }) });
+      return ok ? "ok" : [status, reason, challenge];
+    };
+    const wrong = [403, "wrong_issuer", undefined];
+    assert.deepEqual([await outcome(ours), await outcome(theirs)], ["ok", wrong]);
+    assert.deepEqual([await outcome(ours, partner.url), await outcome(theirs, partner.url)], [wrong, "ok"]);
+    const both = [world.issuer.url, partner.url];
+    assert.deepEqual([await outcome(ours, both), await outcome(theirs, both)], ["ok", "ok"]);
+    assert.deepEqual(await outcome(theirs, "https://third.example"), wrong);
+  } finally {
+    await Promise.all([world.stop(), partner.stop()]);
+  }
 });
 
 test("where it isn't known what is revoked: 503, never 401", async () => {

@@ -14,7 +14,7 @@ export const METADATA = `resource_metadata="${AUDIENCE}/.well-known/oauth-protec
  * @param {{vars?: Record<string, any>, persist?: string, isolates?: number, more?: object, beside?: any[], logs?: (message: string) => void}} [options] `beside`: each a Worker, or what
  *   makes one of the issuer and the edge's address
  */
-export async function startWorld({ vars = {}, persist, isolates, more, beside, logs } = {}) {
+export async function startWorld({ vars = {}, persist, isolates, entry, inspected, more, beside, logs } = {}) {
   const issuer = await FakeIssuer.start();
   const upstream = await startUpstream();
   const stopAll = (...started) => Promise.all(started.map((part) => part.stop()));
@@ -24,6 +24,8 @@ export async function startWorld({ vars = {}, persist, isolates, more, beside, l
     port,
     persist,
     isolates,
+    inspected,
+    ...(entry && { entry, whole: true }),
     more,
     logs,
     beside: beside?.map((one) => (typeof one === "function" ? one(issuer, `http://127.0.0.1:${port}`) : one)),

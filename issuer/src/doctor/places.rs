@@ -20,7 +20,7 @@ use crate::storage::{Database, inspection};
 /// How long each may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From then on an isolate would rather wait for news than decide (edge-verifier/entry/staleness.ts), in milliseconds.
-const FRESH_MS: u64 = 5000;
+const FRESH_MS: f64 = 5000.0;
 /// How far the edge's clock may be off, in seconds, whole as its header's are: by more and tokens are refused as not valid yet, or accepted too long.
 const NOTABLE_SECONDS: i64 = 3;
 /// Heads are believed for so long: a clock that is ahead by more refuses everything.
@@ -120,7 +120,7 @@ async fn edge(edge: &Edge) -> Vec<Finding> {
         Ok(EdgeHealth { status, revocations: Some(known) }) if status == "ok" => {
             let (epoch, seq) = (known.epoch, known.seq);
             match known.age_ms {
-                Some(age) if age <= FRESH_MS as f64 => Finding::ok(
+                Some(age) if age <= FRESH_MS => Finding::ok(
                     CHECK,
                     format!("its knowledge is {age:.0} ms old, of epoch {epoch} and seq {seq}"),
                 ),
@@ -160,10 +160,13 @@ fn clock_of(response: &Response, now: OffsetDateTime) -> Option<Finding> {
         1.. => format!("it is {off} s ahead of this machine's"),
         _ => format!("it is {} s behind this machine's", -off),
     };
-    Some(match off.abs() {
-        ..=NOTABLE_SECONDS => Finding::ok(CHECK, found),
-        ..=MOST_SECONDS => Finding::warning(CHECK, found, todo),
-        _ => Finding::failure(CHECK, found, todo),
+    let off = off.abs();
+    Some(if off <= NOTABLE_SECONDS {
+        Finding::ok(CHECK, found)
+    } else if off <= MOST_SECONDS {
+        Finding::warning(CHECK, found, todo)
+    } else {
+        Finding::failure(CHECK, found, todo)
     })
 }
 

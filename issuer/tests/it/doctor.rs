@@ -1,6 +1,7 @@
 //! What the doctor finds, and what it says to do. Whatever is broken here it names, and nothing else.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -41,13 +42,12 @@ impl Examined {
         for (check, ..) in expected {
             assert!(self.findings.contains_key(*check), "{check}: {:?}", self.findings);
         }
-        let (code, status) =
-            match expected.iter().map(|(_, verdict, _)| *verdict).max_by_key(|verdict| verdict.len()) {
-                None => (0, "ok"),
-                // Of the two words one is as long as the other.
-                Some(_) if expected.iter().any(|(_, verdict, _)| *verdict == "failure") => (2, "failure"),
-                Some(_) => (1, "warning"),
-            };
+        let has_failed = expected.iter().any(|(_, verdict, _)| *verdict == "failure");
+        let (code, status) = match expected {
+            [] => (0, "ok"),
+            _ if has_failed => (2, "failure"),
+            _ => (1, "warning"),
+        };
         assert_eq!((self.code, self.status.as_str()), (Some(code), status));
     }
 }
@@ -58,10 +58,19 @@ fn settings(edge: &Edge, issuer: &Issuer) -> Cli {
 
 /// The jobs have been done, and publication goes.
 async fn settled(cli: &Cli) {
-    eventually("all is well", 20, async || (Examined::of(cli).code == Some(0)).then_some(())).await;
+    let mut examined = Examined::of(cli);
+    for _ in 0..80 {
+        if examined.code == Some(0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        examined = Examined::of(cli);
+    }
+    examined.expect(&[]);
 }
 
-#[tokio::test]
+// The edge answers while the command runs.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sound_installation_is_found_sound_and_each_fault_is_named() {
     let (edge, mut issuer) = with_issuer().await;
     let cli = settings(&edge, &issuer);
@@ -113,7 +122,7 @@ async fn a_sound_installation_is_found_sound_and_each_fault_is_named() {
         "failure",
         "KV refuses KV_API_TOKEN",
     )]);
-    let other = cli.clone().env("MASTER_KEY", "b3RoZXIgbWFzdGVyIGtleSBvZiB0aGlydHktdHdvIGI=");
+    let other = cli.clone().env("MASTER_KEY", "QX8qsoHq++IqXO+hq+OxXDoqeu2VpE9AAOKqlB+l9SA=");
     Examined::of(&other)
         .expect(&[("token keys", "failure", "MASTER_KEY"), ("key of heads", "failure", "MASTER_KEY")]);
     edge.forget_objects();
@@ -144,7 +153,8 @@ async fn a_sound_installation_is_found_sound_and_each_fault_is_named() {
     assert!(verdict == "warning" && words.contains("should have been followed 24 h ago"), "{words}");
 }
 
-#[tokio::test]
+// The edge answers while the command runs.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restored_database_is_said_to_need_recovery() {
     let (edge, issuer) = with_issuer().await;
     let cli = settings(&edge, &issuer);

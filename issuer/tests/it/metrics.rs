@@ -94,7 +94,8 @@ async fn the_reference_lists_every_metric_and_no_other() {
         let text = scrape(&issuer).await;
         let shown: BTreeSet<String> = shown(&text).into_keys().collect();
         let missing: Vec<&String> = documented.keys().filter(|name| !shown.contains(*name)).collect();
-        if missing.is_empty() { Some(text) } else { None }
+        // The clean-up jobs have their turn some seconds after the start.
+        (missing.is_empty() && text.contains(r#"job="revocations""#)).then_some(text)
     })
     .await;
     assert_eq!(shown(&text), documented);
@@ -112,6 +113,7 @@ async fn the_reference_lists_every_metric_and_no_other() {
         (r#"http_requests_total{method="GET",route="unknown",status="404"}"#, 1.0),
         (r#"http_requests_total{method="other",route="/ready",status="405"}"#, 1.0),
         (r#"background_job_duration_seconds_count{job="metrics_figures",outcome="success"}"#, 1.0),
+        (r#"background_job_duration_seconds_count{job="revocations",outcome="success"}"#, 1.0),
         (r#"countersign_signing_keys{purpose="token",algorithm="RS256",state="active"}"#, 1.0),
         (r#"countersign_signing_key_days_to_rotation{algorithm="RS256"}"#, 29.0),
         (r#"countersign_hot_state_up{kind="in_process"}"#, 1.0),
