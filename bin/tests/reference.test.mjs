@@ -38,7 +38,7 @@ test("docs/reference/configuration.md has the issuer's settings, and no others",
 });
 
 test("docs/reference/configuration.md has the edge's settings, and no others", () => {
-  const sources = ["entry", "hub", "control/src"].flatMap((folder) => fs.readdirSync(path.join(root, "edge-verifier", folder)).map((name) => read("edge-verifier", folder, name)));
+  const sources = ["entry", "hub", "control/src"].flatMap((folder) => fs.readdirSync(path.join(root, "edge-verifier", folder)).filter((name) => /\.(ts|rs)$/.test(name)).map((name) => read("edge-verifier", folder, name)));
   const scripts = sources.join("\n");
   const declared = sorted([...scripts.matchAll(/^\s+(?:readonly )?([A-Z][A-Z0-9_]+)\?: string\b/gm)].map(([, name]) => name));
   assert.ok(declared.length > 10, `${declared.length} variables`);
