@@ -292,10 +292,10 @@ impl From<sqlx::Error> for StorageError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
             // By class (PostgreSQL documentation, appendix A): connection, resources, operator's intervention; a deadlock, a serialization
-            // failure; a standby; and a lock that wasn't free.
+            // failure; a standby; a lock that wasn't free; and a database that takes no connections, as while another takes its place.
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
                 ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-                    || matches!(&*code, "25006" | "55P03")
+                    || matches!(&*code, "25006" | "55P03" | "55000")
             }),
             _ => false,
         };

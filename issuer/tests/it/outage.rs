@@ -133,3 +133,25 @@ async fn connections_ended_by_the_server_are_replaced() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_database_that_takes_no_connections_is_503_until_it_does() {
+    let issuer = Issuer::start().await;
+    let (token, management) =
+        (issuer.token(&issuer.administrator).await, issuer.management_token(&issuer.administrator).await);
+    // As while another one takes its place. Nobody can say so of the database that they are in.
+    let elsewhere = TestDatabase::empty().await;
+    let name = &issuer.database.name;
+    elsewhere.execute(&format!("alter database {name} with allow_connections false")).await;
+    elsewhere
+        .execute(&format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"))
+        .await;
+    expect_unavailable(&issuer, &issuer.administrator, &token, &management, Duration::from_secs(7)).await;
+    elsewhere.execute(&format!("alter database {name} with allow_connections true")).await;
+    eventually("it issues again", 15, async || {
+        let response =
+            issuer.oauth("token", &issuer.administrator, &[("grant_type", "client_credentials")]).await;
+        (response.status() == StatusCode::OK).then_some(())
+    })
+    .await;
+}
