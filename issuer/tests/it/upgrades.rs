@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use countersign_shared::KeySet;
 use serde_json::Value;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::support::cli::Cli;
-use crate::support::edge::read_directory;
+use crate::support::edge::{read_directory, revocation_keys};
 use crate::support::{Client, Issuer, TestDatabase, eventually};
 
 /// The newest migration of the release before.
@@ -88,17 +87,11 @@ fn states(status: &Value) -> BTreeMap<i64, String> {
     status["migrations"].as_array().unwrap().iter().map(state).collect()
 }
 
-/// With the master key that its tests had then. It is text, which production refuses by now.
-fn of_then(cli: Cli) -> Cli {
-    let key = "Y291bnRlcnNpZ24gdGVzdCBtYXN0ZXIga2V5ICMxLi4=";
-    cli.env("MASTER_KEY", key).env("COUNTERSIGN_ENV", "development").env("LOG_FORMAT", "json")
-}
-
 #[tokio::test]
 async fn a_database_of_the_release_before_goes_on() {
     let database = TestDatabase::empty().await;
     let facts = used_before(&database).await;
-    let cli = of_then(Cli::new(&database.url));
+    let cli = Cli::new(&database.url);
     let tables = columns(&database).await;
     let before = content(&database, &tables).await;
     for (table, (rows, _)) in &before {
@@ -140,10 +133,9 @@ async fn a_database_of_the_release_before_goes_on() {
     administrator.tenant = facts["administrator"]["tenant_id"].as_str().unwrap().into();
     let published = std::env::temp_dir().join(format!("{}-upgraded", database.name));
     let directory = published.to_str().unwrap().to_owned();
-    let exported = cli.run(&["keys", "export-public", "--purpose", "revocation"]).expect_success();
-    let keys = KeySet::parse(exported.as_bytes()).unwrap();
+    let keys = revocation_keys(&database.url);
     let issuer = Issuer::start_on(Arc::new(database), administrator.clone(), |cli| {
-        of_then(cli).env("PUBLISHER_DIRECTORY", &directory)
+        cli.env("PUBLISHER_DIRECTORY", &directory)
     })
     .await;
     assert!(issuer.is_active(&administrator, &issuer.token(&administrator).await).await);
