@@ -248,7 +248,7 @@ async fn an_assertion_counts_once_among_all_replicas() {
     let first = Issuer::start().await;
     let second = Issuer::start_on(first.database.clone(), first.administrator.clone(), |cli| {
         // Nothing of it is in Redis. In production there couldn't be two without it.
-        cli.without("REDIS_URL").env("COUNTERSIGN_ENV", "development").env("LOG_FORMAT", "json")
+        cli.each_for_itself()
     })
     .await;
     let agent = agent(&first, &[]).await;
