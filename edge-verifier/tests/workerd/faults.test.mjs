@@ -15,7 +15,7 @@ import { startSystem, testServer } from "../../../bin/lib/testing.mjs";
 import { FakeIssuer, makeKey } from "../fake-issuer.mjs";
 
 const entry = fileURLToPath(new URL("faulty-edge.ts", import.meta.url));
-const hubEntry = fileURLToPath(new URL("shifted-hub.ts", import.meta.url));
+const hubEntry = fileURLToPath(new URL("faulty-hub.ts", import.meta.url));
 /** How old an isolate's knowledge may be before requests are refused with 503 (edge-verifier/entry/revocations.ts). */
 const USABLE_MS = 30_000;
 /** How soon after a fault has ended all must be as it should: an isolate asks again after 250 ms, an issuer after a few seconds. */
