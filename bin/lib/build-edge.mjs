@@ -19,7 +19,7 @@ import { run, stopCommands } from "./processes.mjs";
 import { cargo, ensureWasmBindgen, targetDir } from "./rust.mjs";
 import { wranglerCommand } from "./npm.mjs";
 
-/** The compiler copies less of what is called into what calls it: a ninth smaller, a thirtieth slower. */
+/** The compiler copies less of what is called into what calls it: a ninth smaller, and what the module does of a verification a tenth slower (5.6 µs for 5.1, of some 31 with RS256). */
 const SPARING = { RUSTFLAGS: "-C llvm-args=-inline-threshold=25" };
 
 const MODULES = [

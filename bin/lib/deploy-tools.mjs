@@ -7,6 +7,7 @@ import { Problem } from "./output.mjs";
 import { findProgram } from "./packages.mjs";
 import { toolsDir } from "./paths.mjs";
 import { run } from "./processes.mjs";
+import { ensureEnvironment } from "./python.mjs";
 
 const PROMTOOL_FIX = "install Prometheus, which promtool comes with (Debian: apt-get install prometheus; brew install prometheus)";
 const promtoolFolder = path.join(toolsDir, "promtool");
@@ -46,34 +47,22 @@ export async function ensurePromtool(progress = () => {}) {
   return packaged;
 }
 
-/** All of it, so that every machine checks with the same. */
-const PACKAGES = [
-  "kubernetes-validate==1.37.0", "PyYAML==6.0.3", "jsonschema==4.26.0", "jsonschema-specifications==2025.9.1", "referencing==0.37.0",
-  "rpds-py==2026.9.1", "attrs==26.1.0", "typing_extensions==4.16.0", "importlib_resources==7.1.0", "packaging==26.3",
-];
-const schemas = path.join(toolsDir, "kubernetes-validate");
-const stamp = path.join(schemas, ".installed");
-export const kubernetesValidate = path.join(schemas, "bin", "kubernetes-validate");
+/** Kubernetes' own schemas, and what compares with them. */
+const KUBERNETES_VALIDATE = {
+  name: "kubernetes-validate", folder: "kubernetes-validate",
+  packages: [
+    "kubernetes-validate==1.37.0", "PyYAML==6.0.3", "jsonschema==4.26.0", "jsonschema-specifications==2025.9.1", "referencing==0.37.0",
+    "rpds-py==2026.9.1", "attrs==26.1.0", "typing_extensions==4.16.0", "importlib_resources==7.1.0", "packaging==26.3",
+  ],
+};
+export const kubernetesValidate = path.join(toolsDir, KUBERNETES_VALIDATE.folder, "bin", "kubernetes-validate");
 
 /**
- * Kubernetes' own schemas, and what compares with them, in a Python environment of their own.
  * @param {(status: string) => void} [progress]
  * @returns {Promise<string>} the program
  * @throws {Problem} when there is no Python to install it for, or no network
  */
-export async function ensureKubernetesValidate(progress = () => {}) {
-  if (fs.existsSync(stamp) && fs.readFileSync(stamp, "utf8") === PACKAGES.join(" ")) return kubernetesValidate;
-  const log = path.join(toolsDir, "kubernetes-validate-install.log");
-  const fix = "install Python ≥ 3.9 with venv and pip (Debian: apt-get install python3-venv) and run bin/test again";
-  fs.mkdirSync(toolsDir, { recursive: true });
-  fs.rmSync(schemas, { recursive: true, force: true });
-  progress("making an environment");
-  await run("python3", ["-m", "venv", schemas], { log, failure: "python3 can't make an environment for kubernetes-validate", fix });
-  progress("installing");
-  const python = path.join(schemas, "bin", "python");
-  await run(python, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--no-deps", ...PACKAGES], {
-    log, failure: "pip couldn't install kubernetes-validate", fix: `check the network (log: ${log}); ${fix}`,
-  });
-  fs.writeFileSync(stamp, PACKAGES.join(" "));
+export async function ensureKubernetesValidate(progress) {
+  await ensureEnvironment(KUBERNETES_VALIDATE, progress);
   return kubernetesValidate;
 }

@@ -4,7 +4,7 @@ import { Problem, problem, unavailable } from "./answers.ts";
 import { bearerToken } from "./bearer.ts";
 import { type Decision, decide } from "./decision.ts";
 import { type Isolate, attempt, failed } from "./isolate.ts";
-import { type Decided, type Way, metrics } from "./metrics.ts";
+import { type Decided, type Way, metrics, outcomeOf } from "./metrics.ts";
 import { resourceOf } from "./resource.ts";
 import type { Readiness, Staleness } from "./staleness.ts";
 import type { Identity } from "./verifier.ts";
@@ -38,7 +38,7 @@ export async function admit(way: Way, asked: Asked, held: Isolate, ctx: Executio
 
 function said(outcome: Admitted | Response): Pick<Decided, "outcome" | "reason"> {
   if (!(outcome instanceof Response)) return { outcome: outcome.identity === undefined ? "anonymous" : "accepted", reason: "" };
-  return { outcome: outcome.status >= 500 ? "unavailable" : "refused", reason: outcome instanceof Problem ? outcome.reason : "" };
+  return { outcome: outcomeOf(outcome.status), reason: outcome instanceof Problem ? outcome.reason : "" };
 }
 
 async function admission(asked: Asked, held: Isolate, ctx: ExecutionContext, id: string): Promise<Admitted | Response> {

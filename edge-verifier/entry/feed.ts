@@ -3,6 +3,7 @@
 
 import { problem, unavailable } from "./answers.ts";
 import { readHubPlan } from "./hubs.ts";
+import { misconfigured } from "./isolate.ts";
 import { alarm } from "./refresh.ts";
 import { hasSecret } from "./secrets.ts";
 import type { Env } from "./settings.ts";
@@ -20,7 +21,7 @@ export async function feed(request: Request, env: Env, id: string): Promise<Resp
   if (refused !== undefined) return refused;
   const problems: string[] = [];
   const plan = readHubPlan(env, problems);
-  if (problems.length > 0) return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
+  if (problems.length > 0) return misconfigured(problems.join("; "), id);
   const given = new URL(request.url).searchParams;
   const question = new URLSearchParams();
   for (const name of ASKED) {

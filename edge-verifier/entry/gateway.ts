@@ -1,9 +1,9 @@
 // The gateway: a reverse proxy that lets through what may pass, and tells the upstream who it is.
 
 import { type Admitted, admit } from "./admission.ts";
-import { REQUEST_ID, problem, unavailable } from "./answers.ts";
+import { REQUEST_ID, problem } from "./answers.ts";
 import { ASSERTION_HEADER, identityHeaders, isOurs } from "./identity.ts";
-import { type Isolate, theIsolate } from "./isolate.ts";
+import { type Isolate, misconfigured, theIsolate } from "./isolate.ts";
 import { RoutePolicy } from "./policy.ts";
 import { alarm } from "./refresh.ts";
 import type { Env } from "./settings.ts";
@@ -17,8 +17,7 @@ export async function gateway(request: Request, env: Env, ctx: ExecutionContext,
   const held = theIsolate(env, request.cf, id);
   if (held instanceof Response) return held;
   if (held.settings.upstream === undefined && env.UPSTREAM === undefined) {
-    alarm("misconfigured", "UPSTREAM_URL is not set, nor is UPSTREAM bound: where accepted requests go", id);
-    return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
+    return misconfigured("UPSTREAM_URL is not set, nor is UPSTREAM bound: where accepted requests go", id);
   }
   const admitted = await admit("gateway", request, held, ctx, id);
   return admitted instanceof Response ? admitted : forward({ request, admitted, held, env, ctx, id });

@@ -33,10 +33,14 @@ export function theIsolate(env: Env, cf: unknown, id?: string): Isolate | Respon
   try {
     return (isolate ??= begin(env, cf as Place));
   } catch (error) {
-    // Which variable is at fault goes to the log only: whoever asks need not be the operator.
-    alarm("misconfigured", error, id);
-    return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
+    return misconfigured(error, id);
   }
+}
+
+/** Which variable is at fault goes to the log only: whoever asks need not be the operator. */
+export function misconfigured(problem: unknown, id?: string): Response {
+  alarm("misconfigured", problem, id);
+  return unavailable("misconfigured", "The edge verifier is not configured; its log says what is missing.");
 }
 
 function begin(env: Env, place: Place): Isolate {

@@ -4,10 +4,10 @@
 import { read, write } from "./buffers.ts";
 import { FetchedKeys, RENEW_AFTER_MS, RETRY_AFTER_MS, UNKNOWN_KEY_COOLDOWN_MS, fetchJson } from "./keys.ts";
 import { note } from "./refresh.ts";
-import { isSafeUrl } from "./settings.ts";
 import { ALGORITHMS, type Source, TYPES, type TrustedIssuer } from "./trusted.ts";
+import { isSafeUrl } from "./urls.ts";
 import { KEPT_SECONDS, VerifiedTokens } from "./verified.ts";
-import { type HostKey, LONGEST_TOKEN_SEEN, type Refused, type Verdict, type VerifierExports, importKey, readHolder } from "./verifier.ts";
+import { type HostKey, LONGEST_TOKEN_SEEN, type Verdict, type VerifierExports, importKey, readHolder, readRefused } from "./verifier.ts";
 
 /** To `trust_text`. */
 const TEXT = { audience: 0, agentClaim: 1, scopeClaim: 2, tenant: [3, 4], agentType: [5, 6] } as const;
@@ -83,10 +83,10 @@ export class ForeignVerifier {
     }
     const wasm = this.#wasm;
     const handle = wasm.prepare_foreign(number, this.#write(token));
-    if (handle < 0) return { refused: this.#refusal() };
+    if (handle < 0) return { refused: readRefused(read(this.#wasm)) };
     const generation = this.#generations[number] ?? 0;
     const valid = await this.#signatureHolds(handle, this.#keys[number]?.[wasm.pending_key(handle)]);
-    if (wasm.finish_foreign(handle, valid ? 1 : 0, now) < 0) return { refused: this.#refusal() };
+    if (wasm.finish_foreign(handle, valid ? 1 : 0, now) < 0) return { refused: readRefused(read(this.#wasm)) };
     const { identity, expiresAt } = readHolder(read(wasm), this.#issuers[number]?.issuer ?? "");
     const verdict = { identity };
     if (generation === this.#generations[number]) {
@@ -119,11 +119,6 @@ export class ForeignVerifier {
 
   #write(token: string): number {
     return write(this.#wasm, token.slice(0, LONGEST_TOKEN_SEEN));
-  }
-
-  #refusal(): Refused {
-    const [reason = "", challenge = "", description = ""] = read(this.#wasm).split("\n");
-    return { reason, challenge, description };
   }
 }
 

@@ -3,7 +3,8 @@
 import { problem } from "./answers.ts";
 import { theIsolate } from "./isolate.ts";
 import { WELL_KNOWN } from "./resource.ts";
-import { type Env, isSafeUrl } from "./settings.ts";
+import type { Env } from "./settings.ts";
+import { isSafeUrl } from "./urls.ts";
 
 const MAX_AGE_SECONDS = 3_600;
 

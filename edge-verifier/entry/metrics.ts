@@ -8,6 +8,11 @@ export type Way = "gateway" | "decision" | "rpc";
 /** `unavailable`: it isn't known enough to say yes or no. */
 type Outcome = "accepted" | "anonymous" | "refused" | "unavailable";
 
+/** The outcome of what was answered with a status other than success. */
+export function outcomeOf(status: number): Outcome {
+  return status >= 500 ? "unavailable" : "refused";
+}
+
 /** What was decided. `reason`: a stable word of ours (docs/reference/edge.md), empty where the request may pass; `ms`: how long it took. */
 export interface Decided {
   readonly way: Way;

@@ -6,7 +6,7 @@ import { problem } from "./answers.ts";
 import { read, write } from "./buffers.ts";
 import type { Env } from "./settings.ts";
 import type { Staleness } from "./staleness.ts";
-import type { Identity, VerifierExports } from "./verifier.ts";
+import { type Identity, type VerifierExports, readRefused } from "./verifier.ts";
 
 /** Headers by which some servers let a client say another method, or another path, than the one that was decided about. */
 const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"];
@@ -57,7 +57,7 @@ export class RoutePolicy {
   /** The answer to who holds a token that holds, and lacks what the route needs. */
   refusal({ place }: Route, { issuer, audience, scope, tenant, agentType }: Identity): Response | undefined {
     if (this.#wasm.admits(place, this.#write([issuer, audience, scope, tenant, agentType].join("\n"))) === 0) return undefined;
-    const [reason = "", challenge = "", description = ""] = this.#output().split("\n");
+    const { reason, challenge, description } = readRefused(this.#output());
     return problem(403, reason, `${description}.`, challenge === "" ? {} : { "www-authenticate": challenge });
   }
 

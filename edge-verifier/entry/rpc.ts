@@ -3,7 +3,7 @@
 import { WorkerEntrypoint } from "cloudflare:workers";
 import { Problem } from "./answers.ts";
 import { failed, theIsolate } from "./isolate.ts";
-import { metrics } from "./metrics.ts";
+import { metrics, outcomeOf } from "./metrics.ts";
 import type { Env } from "./settings.ts";
 import { type Needs, type Verification, rejectedBy, verification } from "./verification.ts";
 
@@ -18,8 +18,8 @@ export class TokenVerifier extends WorkerEntrypoint<Env> {
     try {
       const began = Date.now();
       const verified = await verification(token, needs, held, this.ctx, meant?.metadata);
-      const said = verified.ok ? (["accepted", ""] as const) : ([verified.status >= 500 ? "unavailable" : "refused", verified.reason] as const);
-      metrics.decided({ way: "rpc", outcome: said[0], reason: said[1], ms: Date.now() - began }, held);
+      const said = verified.ok ? { outcome: "accepted" as const, reason: "" } : { outcome: outcomeOf(verified.status), reason: verified.reason };
+      metrics.decided({ way: "rpc", ...said, ms: Date.now() - began }, held);
       return verified;
     } catch (error) {
       if (error instanceof TypeError) throw error;

@@ -4,6 +4,7 @@ import { Assertions } from "./assertion.ts";
 import { type HubPlan, readHubPlan } from "./hubs.ts";
 import { type Resource, readResources } from "./resource.ts";
 import { type TrustedIssuer, readTrustedIssuers } from "./trusted.ts";
+import { isSafeUrl, jwksUrlOf } from "./urls.ts";
 
 export interface Env {
   readonly ISSUER_URL?: string;
@@ -100,7 +101,7 @@ export function readSettings(env: Env): Settings {
   if (problems.length > 0) throw new Error(problems.join("; "));
   return {
     issuer,
-    jwksUrl: `${issuer.replace(/\/$/, "")}/.well-known/jwks.json`,
+    jwksUrl: jwksUrlOf(issuer),
     audiences,
     resources,
     upstream: upstream === "" ? undefined : new URL(upstream),
@@ -112,14 +113,4 @@ export function readSettings(env: Env): Settings {
     endsWebSockets: webSockets === "token",
     trusted,
   };
-}
-
-/** Keys and identities travel there: whoever could change them on the way would be everyone. */
-export function isSafeUrl(text: string): boolean {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  return url?.protocol === "https:" || (url?.protocol === "http:" && isLoopback(url.hostname));
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" || /^127(?:\.\d{1,3}){3}$/.test(hostname);
 }

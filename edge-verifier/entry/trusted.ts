@@ -1,6 +1,6 @@
 // Which other issuers' tokens are taken beside our own: the setting TRUSTED_ISSUERS (docs/reference/trusted-issuers.md).
 
-import { isSafeUrl } from "./settings.ts";
+import { isSafeUrl } from "./urls.ts";
 
 /** The core's order: `Algorithm::ALL` and `TYPES` (shared/src). */
 export const ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"] as const;

@@ -374,8 +374,7 @@ export class Verifier {
   }
 
   #refusal(): Refused {
-    const [reason = "", challenge = "", description = ""] = this.#output().split("\n");
-    return { reason, challenge, description };
+    return readRefused(this.#output());
   }
 
   #output(): string {
@@ -415,6 +414,12 @@ export function readHolder(text: string, issuer: string): { readonly identity: I
     audience: text.slice(expiresAt + 1),
   };
   return { identity, expiresAt: Number(text.slice(scope + 1, expiresAt)) };
+}
+
+/** What the core writes of a refusal. */
+export function readRefused(text: string): Refused {
+  const [reason = "", challenge = "", description = ""] = text.split("\n");
+  return { reason, challenge, description };
 }
 
 function asPart(text: string | undefined): Part | null {

@@ -9,6 +9,7 @@ import { type Background, alarm } from "../../entry/refresh.ts";
 import { type HeadSource, type ObjectStore, RevocationFeed } from "../../entry/revocations.ts";
 import { type ObjectNamespace, boundHubs, boundObjects } from "../../entry/sources.ts";
 import type { Staleness } from "../../entry/staleness.ts";
+import { isSafeUrl, jwksUrlOf } from "../../entry/urls.ts";
 import { type Needs, type Verification, rejectedBy, verification } from "../../entry/verification.ts";
 import { type Identity, Verifier, type VerifierExports } from "../../entry/verifier.ts";
 
@@ -101,7 +102,7 @@ export function makeVerifier(options: Options, host: Host): TokenVerifier {
     if (isClosed) throw new Error("the verifier was closed");
     const verifier = new Verifier(host.startModule());
     verifier.configure(issuer, audiences, clockLeewaySeconds);
-    const keys = new KeyFeed(verifier, { jwksUrl: `${issuer.replace(/\/$/, "")}/.well-known/jwks.json` });
+    const keys = new KeyFeed(verifier, { jwksUrl: jwksUrlOf(issuer) });
     const made: Held = { verifier, keys, foreign: undefined, revocations: new RevocationFeed(verifier, { ...findSources(), headKeys }, keys, () => abandon(made)) };
     if (host.isProcess && timer === undefined) {
       timer = setInterval(() => held?.revocations.listen(host.background), LISTEN_AGAIN_MS);
@@ -169,8 +170,7 @@ function sourcesOf(source: EdgeSource | BoundSource, problems: string[]): Source
     return () => ({ heads: boundHubs(source.hubs, plan, place), objects: boundObjects(source.objects) });
   }
   const url = URL.canParse(source.url) ? new URL(source.url) : undefined;
-  const isSafe = url?.protocol === "https:" || (url?.protocol === "http:" && /^(?:localhost|\[::1\]|127(?:\.\d{1,3}){3})$/.test(url.hostname));
-  if (!isSafe) problems.push("source.url is not an https URL (http only on the loopback): the edge's address");
+  if (!isSafeUrl(source.url)) problems.push("source.url is not an https URL (http only on the loopback): the edge's address");
   if (typeof source.secret !== "string" || source.secret === "") problems.push("source.secret is missing: the edge's LISTENER_SECRET");
   const base = `${String(source.url).replace(/\/$/, "")}/_countersign`;
   const headers = { authorization: `Bearer ${source.secret}` };
