@@ -1,0 +1,27 @@
+// What a signature costs by itself: issuer/examples/signature-cost.rs, with the library that the issuer signs with.
+
+import path from "node:path";
+
+import { Problem } from "../../output.mjs";
+import { toolsDir } from "../../paths.mjs";
+import { run } from "../../processes.mjs";
+import { cargo, targetDir } from "../../rust.mjs";
+
+/** @param {(status: string) => void} progress */
+export async function buildSignatures(progress) {
+  const { compiled } = await cargo(["build", "-p", "countersign-issuer", "--example", "signature-cost", "--release"], {
+    log: path.join(toolsDir, "build-signature-cost.log"), failure: "the measurement of signatures doesn't compile", progress,
+  });
+  return { result: compiled ? `compiled (${compiled} crates)` : "up to date" };
+}
+
+/**
+ * @param {number} ms how long to sign with each algorithm
+ * @returns {Promise<Record<string, number>>} CPU of one signature in µs, by algorithm
+ */
+export async function bareSignatures(ms) {
+  const { stdout } = await run(path.join(await targetDir(), "release", "examples", "signature-cost"), [String(ms)], { failure: "signatures couldn't be measured" });
+  const costs = Object.fromEntries(stdout.trim().split("\n").map((line) => line.split(" ")).map(([algorithm, nanos]) => [algorithm, Number(nanos) / 1000]));
+  if (Object.values(costs).some((cost) => !(cost > 0))) throw new Problem(`the measurement of signatures printed: ${stdout}`);
+  return costs;
+}

@@ -1,0 +1,69 @@
+-- What wrk sends: requests from a file, one a line (path, Authorization, Content-Type, body, with tabs between them), in their order.
+-- wrk … -- FILE cycle|once DELAY: over and over again, or each of them once; after each answer a pause of 0 to 2 × DELAY ms. At the end one line of
+-- JSON: how many were sent and answered, by status, and how long that took.
+
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long seconds; long micros; } speed_time; int gettimeofday(speed_time *, void *);")
+
+local requests, position, sent, once, pause = {}, 0, 0, false, 0
+local time = ffi.new("speed_time")
+statuses = {}
+local threads = {}
+
+local function now()
+  ffi.C.gettimeofday(time, nil)
+  return tonumber(time.seconds) * 1e6 + tonumber(time.micros)
+end
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init(args)
+  once, pause = args[2] == "once", tonumber(args[3])
+  for line in io.lines(args[1]) do
+    local path, authorization, kind, body = line:match("^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$")
+    local headers = { ["Content-Type"] = kind }
+    if authorization ~= "" then headers["Authorization"] = authorization end
+    table.insert(requests, wrk.format("POST", path, headers, body))
+  end
+  math.randomseed(os.time())
+  -- wrk asks once for a request before it begins, and throws that away. It doesn't end before its time, even when there is nothing left to send.
+  position, sent = once and -1 or math.random(0, #requests - 1), -1
+  if pause > 0 then
+    delay = function() return math.random(0, 2 * pause) end
+  end
+end
+
+function request()
+  if sent == 0 then first = now() end
+  sent = sent + 1
+  position = position + 1
+  count = sent
+  if once and position >= #requests then
+    -- At once: of the last ones, one at most for each connection, no answer is awaited.
+    wrk.thread:stop()
+  end
+  return requests[position % #requests + 1]
+end
+
+function response(status)
+  last = now()
+  statuses[status] = (statuses[status] or 0) + 1
+end
+
+function done(summary, latency)
+  local counts, all, began, ended = {}, 0, math.huge, 0
+  for _, thread in ipairs(threads) do
+    all = all + thread:get("count")
+    began, ended = math.min(began, thread:get("first") or began), math.max(ended, thread:get("last") or 0)
+    for status, count in pairs(thread:get("statuses")) do counts[status] = (counts[status] or 0) + count end
+  end
+  local written = {}
+  for status, count in pairs(counts) do table.insert(written, string.format('"%d":%d', status, count)) end
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"sent":%d,"answered":%d,"micros":%d,"p50":%d,"p99":%d,"p999":%d,"max":%d,"statuses":{%s},"connect":%d,"read":%d,"write":%d,"timeout":%d}\n',
+    all, summary.requests, math.max(ended - began, 1), latency:percentile(50), latency:percentile(99), latency:percentile(99.9), latency.max,
+    table.concat(written, ","), errors.connect, errors.read, errors.write, errors.timeout))
+end
