@@ -10,6 +10,7 @@ import { startPostgres } from "../postgres.mjs";
 import { run as runCommand } from "../processes.mjs";
 import { requireRedis, startRedis } from "../redis.mjs";
 import { setUpPackages, setUpPostgres, setUpRust } from "../setup.mjs";
+import { VERSION as authgentVersion, installAuthgent, startAuthgent } from "./issuer/authgent.mjs";
 import { Figures } from "./issuer/figures.mjs";
 import { startOidcProvider, version as oidcProviderVersion } from "./issuer/oidc-provider.mjs";
 import { startOurs } from "./issuer/ours.mjs";
@@ -21,7 +22,7 @@ import { wholeNumber } from "./options.mjs";
 export const what = "tokens, introspection, revocation beside oidc-provider and authgent-server; memory, start, overload";
 
 const SECTIONS = ["works", "connections"];
-const PEERS = ["oidc-provider"];
+const PEERS = ["oidc-provider", "authgent-server"];
 
 export const options = /** @type {const} */ ({
   quick: { type: "boolean" },
@@ -49,6 +50,18 @@ function someOf(name, text, known) {
   return new Set(chosen);
 }
 
+/** Where there is no Python for it, the benchmark goes on without. @returns {Promise<{bin?: string, missing?: string, result: string}>} */
+const setUpAuthgent = () =>
+  task("authgent-server", async (progress) => {
+    try {
+      const { bin } = await installAuthgent(progress);
+      return { bin, result: authgentVersion };
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      return { missing: error.message, result: `is missing: ${error.message}` };
+    }
+  });
+
 /** @type {import("../bench.mjs").Bench["run"]} */
 export async function run({ processes, dir, values }) {
   const number = (name, usual, quick, least, most) => wholeNumber(name, values[name] ?? String(values.quick ? quick : usual), least, most);
@@ -66,6 +79,7 @@ export async function run({ processes, dir, values }) {
   });
   await task("bare signatures", (progress) => buildSignatures(progress));
   const program = await task("wrk", async (progress) => requireWrk({ log: path.join(dir, "wrk-install.log"), progress }));
+  const authgent = peers.has("authgent-server") ? await setUpAuthgent() : undefined;
   const server = await setUpPostgres();
   const postgres = await startPostgres(processes, { dir, server, durable: true });
   const redis = await startRedis(processes, { dir, program: await requireRedis({ log: path.join(dir, "redis-install.log") }) });
@@ -77,6 +91,7 @@ export async function run({ processes, dir, values }) {
     /** @type {import("./issuer/contestants.mjs").Contestant[]} */
     const contestants = [ours];
     if (peers.has("oidc-provider")) contestants.push(await startOidcProvider({ processes, dir, clientCount, keyed: wanted("token by private_key_jwt") }));
+    if (authgent?.bin) contestants.push(await startAuthgent({ processes, dir, clientCount, bin: authgent.bin }));
     const bench = { contestants, program, dir, figures, rounds, seconds, once: values.quick ? 300 : 4000, bareSignatures: () => bareSignatures(values.quick ? 50 : 300) };
     const idle = await idleCosts(bench);
     const names = [...new Set(contestants.flatMap(({ works }) => works.map(({ name }) => name)))].filter(wanted);
@@ -92,9 +107,11 @@ export async function run({ processes, dir, values }) {
       `${rounds} rounds of ${seconds} s, in turns after one that warms up; medians with quartiles; ${clientCount.toLocaleString("en")} different agents ask one after the other`,
       "wrk, the servers and Postgres share the machine's cores: requests a second and latencies say how they get on there, CPU a request what the work costs",
       "CPU of countersign is that of issuer, Postgres (all its processes, synced commits) and Redis together; oidc-provider keeps everything in its own memory, and no audit log",
+      ...(authgent?.bin ? ["authgent-server checks each secret with bcrypt, one after the other, and is asked by two connections at once (introspection: 16)"] : []),
+      ...(authgent?.missing ? [`without authgent-server: ${authgent.missing}`] : []),
       ...figures.notes,
     ];
-    return { rows: figures.rows(), notes, versions: { postgres: server.version, "oidc-provider": oidcProviderVersion(), node: node.trim() } };
+    return { rows: figures.rows(), notes, versions: { postgres: server.version, "oidc-provider": oidcProviderVersion(), "authgent-server": authgentVersion, node: node.trim() } };
   } finally {
     await processes.stop(ours.child);
     await ours.drop();

@@ -13,6 +13,7 @@ import { cpuMicros } from "../load.mjs";
  * @typedef {object} Work something that all clients can ask for
  * @property {string} name the same for all that can do it, as `token by secret, ES256`
  * @property {number} expected the status of a good answer
+ * @property {number} [connections] at most so many, where more would only wait for each other
  * @property {boolean} [once] each request counts once: they are made anew for each round
  * @property {(count: number) => Promise<Prepared[]>} requests `count` different ones; fewer where they may be sent again and there are no more
  */

@@ -7,8 +7,8 @@ import { task } from "../../output.mjs";
 import { cpuOf } from "./contestants.mjs";
 import { load, writeRequests } from "./wrk.mjs";
 
-/** After a load comes what it left to be done, the sealing of its audit rows say, which is its cost, too. */
-const SETTLE_MS = 800;
+/** Between loads: what one left to be done, the sealing of its audit rows say, isn't the next one's. */
+const SETTLE_MS = 300;
 
 /**
  * @typedef {object} Bench what all rounds need
@@ -50,11 +50,11 @@ export async function measure(bench, contestant, work, { connections, seconds, d
   writeRequests(file, await work.requests(bench.once));
   await sleep(SETTLE_MS);
   const before = cpuOf(contestant);
-  const outcome = await load({ program: bench.program, url: contestant.url, file, once: work.once, connections, seconds, delayMs });
-  await sleep(SETTLE_MS);
+  const outcome = await load({ program: bench.program, url: contestant.url, file, once: work.once, connections: Math.min(connections, work.connections ?? connections), seconds, delayMs });
   const after = cpuOf(contestant);
   const cpu = Object.fromEntries(Object.entries(after).map(([part, micros]) => {
-    const spent = micros - before[part] - ((idle[part] ?? 0) * SETTLE_MS) / 1000;
+    // The last second is for what the load left to be done, which is its cost, too; what is always done isn't.
+    const spent = micros - before[part] - (idle[part] ?? 0);
     return [part, Math.max(0, spent) / outcome.sent];
   }));
   const good = outcome.statuses[work.expected] ?? 0;

@@ -1,14 +1,17 @@
 -- What wrk sends: requests from a file, one a line (path, Authorization, Content-Type, body, with tabs between them), in their order.
--- wrk … -- FILE cycle|once DELAY: over and over again, or each of them once; after each answer a pause of 0 to 2 × DELAY ms. At the end one line of
--- JSON: how many were sent and answered, by status, and how long that took.
+-- wrk … -- FILE cycle|once SECONDS PAUSE: over and over again, or each of them once, for so long; after each answer a pause of 0 to 2 × PAUSE ms. What
+-- time wrk itself is given beyond that is for the last answers. At the end one line of JSON: how many were sent and answered, by status, and how
+-- long that took.
 
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long seconds; long micros; } speed_time; int gettimeofday(speed_time *, void *);")
-
-local requests, position, sent, once, pause = {}, 0, 0, false, 0
 local time = ffi.new("speed_time")
-statuses = {}
+
+local NEVER = 600 * 1000
+local requests, position, once, period, pause = {}, 0, false, 0, 0
 local threads = {}
+-- Read by `done`, from each thread.
+sent, statuses = 0, {}
 
 local function now()
   ffi.C.gettimeofday(time, nil)
@@ -20,7 +23,7 @@ function setup(thread)
 end
 
 function init(args)
-  once, pause = args[2] == "once", tonumber(args[3])
+  once, period, pause = args[2] == "once", tonumber(args[3]) * 1e6, tonumber(args[4])
   for line in io.lines(args[1]) do
     local path, authorization, kind, body = line:match("^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$")
     local headers = { ["Content-Type"] = kind }
@@ -28,22 +31,20 @@ function init(args)
     table.insert(requests, wrk.format("POST", path, headers, body))
   end
   math.randomseed(os.time())
-  -- wrk asks once for a request before it begins, and throws that away. It doesn't end before its time, even when there is nothing left to send.
+  -- wrk asks once for a request before it begins, and throws that away.
   position, sent = once and -1 or math.random(0, #requests - 1), -1
-  if pause > 0 then
-    delay = function() return math.random(0, 2 * pause) end
-  end
+end
+
+-- Before each request: how many ms to wait. What is waited for in vain is never sent.
+function delay()
+  if first and (now() - first >= period or (once and position + 1 >= #requests)) then return NEVER end
+  return pause > 0 and math.random(0, 2 * pause) or 0
 end
 
 function request()
   if sent == 0 then first = now() end
   sent = sent + 1
   position = position + 1
-  count = sent
-  if once and position >= #requests then
-    -- At once: of the last ones, one at most for each connection, no answer is awaited.
-    wrk.thread:stop()
-  end
   return requests[position % #requests + 1]
 end
 
@@ -55,7 +56,7 @@ end
 function done(summary, latency)
   local counts, all, began, ended = {}, 0, math.huge, 0
   for _, thread in ipairs(threads) do
-    all = all + thread:get("count")
+    all = all + thread:get("sent")
     began, ended = math.min(began, thread:get("first") or began), math.max(ended, thread:get("last") or 0)
     for status, count in pairs(thread:get("statuses")) do counts[status] = (counts[status] or 0) + count end
   end

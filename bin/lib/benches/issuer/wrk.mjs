@@ -17,7 +17,7 @@ import { run } from "../../processes.mjs";
 
 /**
  * @typedef {object} Outcome of a load
- * @property {number} sent requests; of those that were under way at the end no answer was awaited
+ * @property {number} sent requests
  * @property {number} answered
  * @property {number} seconds from the first request to the last answer
  * @property {number} p50 in ms, as are the others
@@ -48,16 +48,19 @@ export function writeRequests(file, requests) {
   fs.writeFileSync(file, rows.join(""), { mode: 0o600 });
 }
 
+/** Seconds in which the last answers come. */
+const DRAIN = 1;
+
 /**
  * Sends requests until the time is over, or there are no more.
  * @param {{program: string, url: string, file: string, once?: boolean, connections: number, seconds: number, delayMs?: number}} load
- *   `once`: each request is sent once, else they begin anew; `delayMs`: the mean of a connection's pause after each answer
+ *   `connections` are open until a second after the last request;   `once`: each request is sent once, else they begin anew; `delayMs`: the mean of a connection's pause after each answer
  * @returns {Promise<Outcome>}
  */
 export async function load({ program, url, file, once = false, connections, seconds, delayMs = 0 }) {
   const script = path.join(import.meta.dirname, "wrk.lua");
   const { stdout } = await run(program, [
-    "-t1", `-c${connections}`, `-d${seconds}s`, "--timeout", "10s", "-s", script, url, "--", file, once ? "once" : "cycle", String(delayMs),
+    "-t1", `-c${connections}`, `-d${seconds + DRAIN}s`, "--timeout", "10s", "-s", script, url, "--", file, once ? "once" : "cycle", String(seconds), String(delayMs),
   ], { failure: "wrk failed" });
   const line = stdout.trim().split("\n").at(-1) ?? "";
   let said;
