@@ -12,16 +12,20 @@ import { requireRedis, startRedis } from "../redis.mjs";
 import { setUpPackages, setUpPostgres, setUpRust } from "../setup.mjs";
 import { VERSION as authgentVersion, installAuthgent, startAuthgent } from "./issuer/authgent.mjs";
 import { Figures } from "./issuer/figures.mjs";
+import { measureCliffs } from "./issuer/cliffs.mjs";
+import { measureHistory } from "./issuer/history.mjs";
+import { measureLatency } from "./issuer/latency.mjs";
 import { startOidcProvider, version as oidcProviderVersion } from "./issuer/oidc-provider.mjs";
 import { startOurs } from "./issuer/ours.mjs";
 import { idleCosts, runRounds } from "./issuer/rounds.mjs";
 import { buildSignatures, bareSignatures } from "./issuer/signatures.mjs";
+import { measureStarts } from "./issuer/starts.mjs";
 import { requireWrk } from "./issuer/wrk.mjs";
 import { wholeNumber } from "./options.mjs";
 
 export const what = "tokens, introspection, revocation beside oidc-provider and authgent-server; memory, start, overload";
 
-const SECTIONS = ["works", "connections"];
+const SECTIONS = ["start", "works", "connections", "latency", "flat", "cliffs"];
 const PEERS = ["oidc-provider", "authgent-server"];
 
 export const options = /** @type {const} */ ({
@@ -32,6 +36,7 @@ export const options = /** @type {const} */ ({
   rounds: { type: "string" },
   seconds: { type: "string" },
   clients: { type: "string" },
+  tokens: { type: "string" },
 });
 
 export const help = `          --quick          a short run, to see that it works: its figures say little
@@ -41,6 +46,7 @@ export const help = `          --quick          a short run, to see that it work
           --rounds N       rounds of each work by each contestant, in turns (default 3, quick 1)
           --seconds N      how long a load lasts (default 2, quick 1)
           --clients N      agents that ask, in each server (default 10000, quick 200)
+          --tokens N       flat: tokens between the first and the last (default 200000, quick 2000; the targets are for 1000000 and 10000000)
 `;
 
 /** @param {string} name @param {string} text @param {readonly string[]} known */
@@ -68,6 +74,7 @@ export async function run({ processes, dir, values }) {
   const rounds = number("rounds", 3, 1, 1, 1000);
   const seconds = number("seconds", 2, 1, 1, 600);
   const clientCount = number("clients", 10_000, 200, 10, 1_000_000);
+  const tokens = number("tokens", 200_000, 2_000, 1, 1_000_000_000);
   const sections = someOf("only", values.only, SECTIONS);
   const peers = someOf("peers", values.peers, PEERS);
 
@@ -93,6 +100,7 @@ export async function run({ processes, dir, values }) {
     if (peers.has("oidc-provider")) contestants.push(await startOidcProvider({ processes, dir, clientCount, keyed: wanted("token by private_key_jwt") }));
     if (authgent?.bin) contestants.push(await startAuthgent({ processes, dir, clientCount, bin: authgent.bin }));
     const bench = { contestants, program, dir, figures, rounds, seconds, once: values.quick ? 300 : 4000, bareSignatures: () => bareSignatures(values.quick ? 50 : 300) };
+    if (sections.has("start")) await measureStarts(bench, { times: values.quick ? 1 : 5 });
     const idle = await idleCosts(bench);
     const names = [...new Set(contestants.flatMap(({ works }) => works.map(({ name }) => name)))].filter(wanted);
     if (names.length === 0) throw new Problem(`--works: no work has "${values.works}" in its name`);
@@ -102,6 +110,9 @@ export async function run({ processes, dir, values }) {
         await runRounds(bench, { names: ["token by secret, ES256"], label: `tokens, ${connections} connections`, connections, suffix: `, ${connections} connections`, idle });
       }
     }
+    if (sections.has("latency")) await measureLatency(bench);
+    if (sections.has("flat")) await measureHistory(bench, ours, { tokens, idle: idle.get(ours.name) ?? {} });
+    if (sections.has("cliffs")) await measureCliffs(bench, ours, { idleConnections: values.quick ? 500 : 10_000, seconds: values.quick ? 1 : 4 });
     const { stdout: node } = await runCommand(modernNode(), ["-p", "process.versions.node"]);
     const notes = [
       `${rounds} rounds of ${seconds} s, in turns after one that warms up; medians with quartiles; ${clientCount.toLocaleString("en")} different agents ask one after the other`,
@@ -113,7 +124,6 @@ export async function run({ processes, dir, values }) {
     ];
     return { rows: figures.rows(), notes, versions: { postgres: server.version, "oidc-provider": oidcProviderVersion(), "authgent-server": authgentVersion, node: node.trim() } };
   } finally {
-    await processes.stop(ours.child);
-    await ours.drop();
+    await ours.end();
   }
 }

@@ -4,7 +4,6 @@ import fs from "node:fs";
 import http from "node:http";
 
 import { Problem } from "../../output.mjs";
-import { processTable } from "../../processes.mjs";
 import { cpuMicros } from "../load.mjs";
 
 /** @typedef {import("./wrk.mjs").Prepared} Prepared */
@@ -24,6 +23,7 @@ import { cpuMicros } from "../load.mjs";
  * @property {string} url
  * @property {Record<string, number>} pids of the processes that serve, by what they are; each is counted with its descendants
  * @property {Work[]} works
+ * @property {() => Promise<number>} [restart] ends its process and starts another; ms until it was ready
  */
 
 /** CPU time that a contestant's processes have taken so far, in µs. @param {Contestant} contestant */
@@ -35,9 +35,6 @@ export function memoryOf(pid) {
   const field = (name) => (Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)?.[1]) * 1024) / 1e6;
   return { now: field("VmRSS"), most: field("VmHWM") };
 }
-
-/** @param {number} pid */
-export const lives = (pid) => processTable().has(pid);
 
 /**
  * Sends requests and keeps the answers' bodies, for what is to be made before something is measured.

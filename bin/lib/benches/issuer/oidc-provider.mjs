@@ -5,7 +5,6 @@ import crypto from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 
-import { request, until } from "../../http.mjs";
 import { modernNode } from "../../npm.mjs";
 import { root } from "../../paths.mjs";
 import { freePort } from "../../ports.mjs";
@@ -13,6 +12,7 @@ import { writeSecret } from "../../secrets.mjs";
 import { askAll } from "./contestants.mjs";
 import { assertionForm, makeKeys } from "./keys.mjs";
 import { ALGORITHMS, resourceOf } from "./ours.mjs";
+import { startTimed } from "./starts.mjs";
 import { basicOf } from "./wrk.mjs";
 
 const SCOPE = "orders:read orders:write";
@@ -50,10 +50,21 @@ export async function startOidcProvider({ processes, dir, clientCount, keyed }) 
   const file = path.join(dir, "secrets", "oidc-provider.json");
   writeSecret(file, JSON.stringify({ port, clients, jwks: signingKeys(), resources: Object.fromEntries(ALGORITHMS.map((alg) => [resourceOf(alg), alg])) }));
   const script = path.join(import.meta.dirname, "oidc-provider-server.mjs");
-  const child = processes.start("oidc-provider", modernNode(), [script, file], { env: { ...process.env, NODE_ENV: "production" } });
-  const answers = await until(async () => child.ended || (await request(`${url}/.well-known/openid-configuration`)).status === 200, { timeoutMs: 60_000 });
-  if (!answers || child.ended) throw child.problem();
-  return { name: "oidc-provider", url, pids: { server: child.pid }, works: worksOf({ url, bySecret, byKey }) };
+  const start = () => startTimed(
+    () => processes.start("oidc-provider", modernNode(), [script, file], { env: { ...process.env, NODE_ENV: "production" } }), `${url}/.well-known/openid-configuration`,
+  );
+  let { child } = await start();
+  const pids = { server: child.pid };
+  return {
+    name: "oidc-provider", url, pids, works: worksOf({ url, bySecret, byKey }),
+    async restart() {
+      await processes.stop(child);
+      const started = await start();
+      ({ child } = started);
+      pids.server = child.pid;
+      return started.ms;
+    },
+  };
 }
 
 /** @param {Record<string, string>} fields */

@@ -4,11 +4,12 @@ import crypto from "node:crypto";
 
 import { createDatabase, query } from "../../database.mjs";
 import { basic, request } from "../../http.mjs";
-import { bootstrap, migrate, startIssuer } from "../../issuer.mjs";
+import { bootstrap, issuerEnv, issuerProgram, migrate, startIssuer } from "../../issuer.mjs";
 import { Problem, task } from "../../output.mjs";
 import { testIssuerSettings } from "../../testing.mjs";
 import { askAll } from "./contestants.mjs";
 import { assertionForm, makeKeys } from "./keys.mjs";
+import { startTimed } from "./starts.mjs";
 import { basicOf } from "./wrk.mjs";
 
 export const ALGORITHMS = /** @type {const} */ (["ES256", "EdDSA", "RS256"]);
@@ -51,12 +52,12 @@ export async function startOurs({ processes, dir, clientCount, keyed, postgres, 
       // Nothing is published, and keys for all three algorithms sign at once.
       HUB_URL: "", KV_NAMESPACE_ID: "", KV_API_BASE: "", HUB_PUSH_SECRET: "", JWKS_MAX_AGE_SECONDS: "0", COUNTERSIGN_ENV: "production", ISSUER_URL: url,
       // A token that is introspected or revoked mustn't expire meanwhile.
-      TOKEN_LIFETIME_SECONDS: "3600", TOKEN_SIGNING_ALGORITHM: "ES256", ...UNLIMITED,
+      TOKEN_LIFETIME_SECONDS: "3600", SHUTDOWN_DELAY_SECONDS: "0", TOKEN_SIGNING_ALGORITHM: "ES256", ...UNLIMITED,
     },
   };
   await migrate(complete);
   const admin = await bootstrap(complete, { dir, userDatabase: false });
-  const child = await startIssuer(processes, complete, { name: "issuer" });
+  let child = await startIssuer(processes, complete, { name: "issuer" });
   const token = await adminToken(url, admin);
   await makeResourceServers(url, token);
   const clients = await task(`${clientCount.toLocaleString("en")} agents of our issuer`, async (progress) => {
@@ -64,11 +65,23 @@ export async function startOurs({ processes, dir, clientCount, keyed, postgres, 
     return Object.assign(clients, { result: keyed ? "each with a secret and a key" : "each with a secret" });
   });
   await query(database.superuserUrl, "vacuum analyze", { timeoutMs: 600_000 });
+  const pids = { issuer: child.pid, postgres: postgres.child.pid, redis: redis.child.pid };
+  const program = await issuerProgram("release");
   return {
-    name: "countersign", url, settings: complete, admin, clients, database, child,
-    pids: { issuer: child.pid, postgres: postgres.child.pid, redis: redis.child.pid },
-    works: worksOf({ url, admin, clients, keyed }),
-    drop: database.drop,
+    name: "countersign", url, admin, clients, pids, works: worksOf({ url, admin, clients, keyed }),
+    /** Ends the process and starts another, with other settings if there are any. @param {Record<string, string>} [others] @returns {Promise<number>} ms until it was ready */
+    async restart(others = {}) {
+      await processes.stop(child);
+      const env = issuerEnv({ ...complete, more: { ...complete.more, ...others } });
+      const started = await startTimed(() => processes.start("issuer", program, ["serve"], { env }), `${url}/ready`);
+      child = Object.assign(started.child, { url });
+      pids.issuer = child.pid;
+      return started.ms;
+    },
+    async end() {
+      await processes.stop(child);
+      await database.drop();
+    },
   };
 }
 
@@ -113,9 +126,9 @@ export async function makeClients({ url, token, clientCount, keyed, progress = (
 /** A form as these requests have it. @param {Record<string, string>} fields */
 const form = (fields) => new URLSearchParams(fields).toString();
 
-/** A token request by secret. @param {OurClient} client */
-export const tokenRequest = ({ id, secret }, algorithm) => ({
-  path: TOKEN, authorization: basicOf(id, secret), body: form({ grant_type: "client_credentials", resource: resourceOf(algorithm) }),
+/** A token request by secret; `resource` is another than the benchmark's own. @param {{id: string, secret: string}} client */
+export const tokenRequest = ({ id, secret }, algorithm, resource = resourceOf(algorithm)) => ({
+  path: TOKEN, authorization: basicOf(id, secret), body: form({ grant_type: "client_credentials", resource }),
 });
 
 /** @returns {import("./contestants.mjs").Work[]} */
