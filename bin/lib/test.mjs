@@ -41,6 +41,7 @@ const SECTIONS = [
   { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
   { name: "deploy", what: "deploy/: schemas, settings, alerts, and its scripts run", run: deploy },
   { name: "operations", what: "docs/operations, command by command; the references beside the code and the schema", run: () => nodeTests("operations", "bin/tests/{operations,reference}.test.mjs") },
+  { name: "bench", what: "bin/bench issuer, all of it, briefly", run: () => runNodeTests("bench", "bin/tests/bench.test.mjs", {}) },
 ];
 
 const HELP = `bin/test: sets up what the tests need and runs every one of them.

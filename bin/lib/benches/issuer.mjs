@@ -30,6 +30,7 @@ const PEERS = ["oidc-provider", "authgent-server"];
 
 export const options = /** @type {const} */ ({
   quick: { type: "boolean" },
+  debug: { type: "boolean" },
   only: { type: "string", default: SECTIONS.join() },
   works: { type: "string", default: "" },
   peers: { type: "string", default: PEERS.join() },
@@ -40,6 +41,7 @@ export const options = /** @type {const} */ ({
 });
 
 export const help = `          --quick          a short run, to see that it works: its figures say little
+          --debug          our issuer in a debug build, which compiles sooner: to see that all works; its figures say nothing
           --only A,B       these parts: ${SECTIONS.join(", ")} (default all)
           --works TEXT     of the works only those with TEXT in their names, as "secret, ES256" (default all)
           --peers A,B      beside these: ${PEERS.join(", ")} (default all; "" none)
@@ -80,11 +82,12 @@ export async function run({ processes, dir, values }) {
 
   await setUpRust();
   await setUpPackages();
-  await task("issuer, as released", async (progress) => {
-    const { compiled } = await buildIssuer(progress, "release");
+  const profile = values.debug ? "dev" : "release";
+  await task(values.debug ? "issuer, a debug build" : "issuer, as released", async (progress) => {
+    const { compiled } = await buildIssuer(progress, profile);
     return { result: compiled ? `compiled (${compiled} crates)` : "up to date" };
   });
-  await task("bare signatures", (progress) => buildSignatures(progress));
+  await task("bare signatures", (progress) => buildSignatures(progress, profile));
   const program = await task("wrk", async (progress) => requireWrk({ log: path.join(dir, "wrk-install.log"), progress }));
   const authgent = peers.has("authgent-server") ? await setUpAuthgent() : undefined;
   const server = await setUpPostgres();
@@ -93,13 +96,13 @@ export async function run({ processes, dir, values }) {
 
   const figures = new Figures();
   const wanted = (name) => name.includes(values.works);
-  const ours = await startOurs({ processes, dir, clientCount, keyed: wanted("token by private_key_jwt"), postgres, redis });
+  const ours = await startOurs({ processes, dir, profile, clientCount, keyed: wanted("token by private_key_jwt"), postgres, redis });
   try {
     /** @type {import("./issuer/contestants.mjs").Contestant[]} */
     const contestants = [ours];
     if (peers.has("oidc-provider")) contestants.push(await startOidcProvider({ processes, dir, clientCount, keyed: wanted("token by private_key_jwt") }));
     if (authgent?.bin) contestants.push(await startAuthgent({ processes, dir, clientCount, bin: authgent.bin }));
-    const bench = { contestants, program, dir, figures, rounds, seconds, once: values.quick ? 300 : 4000, bareSignatures: () => bareSignatures(values.quick ? 50 : 300) };
+    const bench = { contestants, program, dir, figures, rounds, seconds, once: values.quick ? 300 : 4000, bareSignatures: () => bareSignatures(values.quick ? 50 : 300, profile) };
     if (sections.has("start")) await measureStarts(bench, { times: values.quick ? 1 : 5 });
     const idle = await idleCosts(bench);
     const names = [...new Set(contestants.flatMap(({ works }) => works.map(({ name }) => name)))].filter(wanted);
@@ -120,6 +123,7 @@ export async function run({ processes, dir, values }) {
       "CPU of countersign is that of issuer, Postgres (all its processes, synced commits) and Redis together; oidc-provider keeps everything in its own memory, and no audit log",
       ...(authgent?.bin ? ["authgent-server checks each secret with bcrypt, one after the other, and is asked by two connections at once (introspection: 16)"] : []),
       ...(authgent?.missing ? [`without authgent-server: ${authgent.missing}`] : []),
+      ...(values.debug ? ["a debug build of our issuer: no figure of it says anything"] : []),
       ...figures.notes,
     ];
     return { rows: figures.rows(), notes, versions: { postgres: server.version, "oidc-provider": oidcProviderVersion(), "authgent-server": authgentVersion, node: node.trim() } };

@@ -34,17 +34,17 @@ const UNLIMITED = {
  */
 
 /**
- * @param {{processes: import("../../processes.mjs").Processes, dir: string, clientCount: number, keyed: boolean,
+ * @param {{processes: import("../../processes.mjs").Processes, dir: string, profile: string, clientCount: number, keyed: boolean,
  *   postgres: Awaited<ReturnType<typeof import("../../postgres.mjs").startPostgres>>, redis: Awaited<ReturnType<typeof import("../../redis.mjs").startRedis>>}} options
- *   `keyed`: the clients get keys, too
+ *   `profile`: of the build; `keyed`: the clients get keys, too
  */
-export async function startOurs({ processes, dir, clientCount, keyed, postgres, redis }) {
+export async function startOurs({ processes, dir, profile, clientCount, keyed, postgres, redis }) {
   // A run that was ended half-way left its own behind.
   for (const [name] of await query(postgres.url, "select datname from pg_database where datname like 'speed\\_%'")) {
     await query(postgres.url, `drop database ${name} with (force)`);
   }
   const database = await createDatabase(postgres.url, "speed");
-  const settings = { ...(await testIssuerSettings({ databaseUrl: database.url, redisUrl: redis.url })), profile: "release" };
+  const settings = { ...(await testIssuerSettings({ databaseUrl: database.url, redisUrl: redis.url })), profile };
   const url = `http://127.0.0.1:${settings.port}`;
   const complete = {
     ...settings,
@@ -66,7 +66,7 @@ export async function startOurs({ processes, dir, clientCount, keyed, postgres, 
   });
   await query(database.superuserUrl, "vacuum analyze", { timeoutMs: 600_000 });
   const pids = { issuer: child.pid, postgres: postgres.child.pid, redis: redis.child.pid };
-  const program = await issuerProgram("release");
+  const program = await issuerProgram(profile);
   return {
     name: "countersign", url, admin, clients, pids, works: worksOf({ url, admin, clients, keyed }),
     /** Ends the process and starts another, with other settings if there are any. @param {Record<string, string>} [others] @returns {Promise<number>} ms until it was ready */

@@ -7,9 +7,12 @@ import { toolsDir } from "../../paths.mjs";
 import { run } from "../../processes.mjs";
 import { cargo, targetDir } from "../../rust.mjs";
 
-/** @param {(status: string) => void} progress */
-export async function buildSignatures(progress) {
-  const { compiled } = await cargo(["build", "-p", "countersign-issuer", "--example", "signature-cost", "--release"], {
+/**
+ * @param {(status: string) => void} progress
+ * @param {string} profile cargo's
+ */
+export async function buildSignatures(progress, profile) {
+  const { compiled } = await cargo(["build", "-p", "countersign-issuer", "--example", "signature-cost", "--profile", profile], {
     log: path.join(toolsDir, "build-signature-cost.log"), failure: "the measurement of signatures doesn't compile", progress,
   });
   return { result: compiled ? `compiled (${compiled} crates)` : "up to date" };
@@ -17,10 +20,11 @@ export async function buildSignatures(progress) {
 
 /**
  * @param {number} ms how long to sign with each algorithm
+ * @param {string} profile of the build
  * @returns {Promise<Record<string, number>>} CPU of one signature in µs, by algorithm
  */
-export async function bareSignatures(ms) {
-  const { stdout } = await run(path.join(await targetDir(), "release", "examples", "signature-cost"), [String(ms)], { failure: "signatures couldn't be measured" });
+export async function bareSignatures(ms, profile) {
+  const { stdout } = await run(path.join(await targetDir(), profile === "dev" ? "debug" : profile, "examples", "signature-cost"), [String(ms)], { failure: "signatures couldn't be measured" });
   const costs = Object.fromEntries(stdout.trim().split("\n").map((line) => line.split(" ")).map(([algorithm, nanos]) => [algorithm, Number(nanos) / 1000]));
   if (Object.values(costs).some((cost) => !(cost > 0))) throw new Problem(`the measurement of signatures printed: ${stdout}`);
   return costs;

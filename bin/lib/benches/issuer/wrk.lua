@@ -8,7 +8,7 @@ ffi.cdef("typedef struct { long seconds; long micros; } speed_time; int gettimeo
 local time = ffi.new("speed_time")
 
 local NEVER = 600 * 1000
-local requests, position, once, period, pause = {}, 0, false, 0, 0
+local requests, position, promised, once, period, pause = {}, 0, 0, false, 0, 0
 local threads = {}
 -- Read by `done`, from each thread.
 sent, statuses = 0, {}
@@ -32,12 +32,13 @@ function init(args)
   end
   math.randomseed(os.time())
   -- wrk asks once for a request before it begins, and throws that away.
-  position, sent = once and -1 or math.random(0, #requests - 1), -1
+  position, sent = once and -2 or math.random(0, #requests - 1), -1
 end
 
 -- Before each request: how many ms to wait. What is waited for in vain is never sent.
 function delay()
-  if first and (now() - first >= period or (once and position + 1 >= #requests)) then return NEVER end
+  if first and now() - first >= period or once and promised >= #requests then return NEVER end
+  promised = promised + 1
   return pause > 0 and math.random(0, 2 * pause) or 0
 end
 
