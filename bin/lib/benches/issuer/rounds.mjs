@@ -81,7 +81,8 @@ export async function runRounds(bench, { names, label, connections, suffix = "",
         // Who comes first in one round comes last in the next.
         for (const contestant of round % 2 ? contestants : [...contestants].reverse()) {
           const work = contestant.works.find((work) => work.name === name);
-          if (!work) continue;
+          // Who is asked by fewer connections anyway isn't asked by others.
+          if (!work || (suffix !== "" && work.connections !== undefined)) continue;
           progress(`${round === 0 ? "warm-up" : round}, ${name}, ${contestant.name}`);
           const outcome = await measure(bench, contestant, work, { connections, seconds: round === 0 ? 1 : seconds, idle: idle.get(contestant.name) });
           if (round === 0) continue;
