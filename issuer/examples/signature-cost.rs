@@ -6,7 +6,6 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -27,11 +26,20 @@ fn main() -> Result<(), Failure> {
 
     let key = RsaKeyPair::generate(KeySize::Rsa2048)?;
     let mut signature = vec![0; key.public_modulus_len()];
-    let rsa = cost(period, || Ok(key.sign(&RSA_PKCS1_SHA256, &random, &MESSAGE, &mut signature)?))?;
+    let rsa = cost(period, || {
+        key.sign(&RSA_PKCS1_SHA256, &random, &MESSAGE, &mut signature)?;
+        Ok(())
+    })?;
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
-    let ecdsa = cost(period, || Ok(drop(black_box(key.sign(&random, &MESSAGE)?))))?;
+    let ecdsa = cost(period, || {
+        black_box(key.sign(&random, &MESSAGE)?);
+        Ok(())
+    })?;
     let key = Ed25519KeyPair::generate()?;
-    let eddsa = cost(period, || Ok(drop(black_box(key.sign(&MESSAGE)))))?;
+    let eddsa = cost(period, || {
+        black_box(key.sign(&MESSAGE));
+        Ok(())
+    })?;
     for (algorithm, nanoseconds) in [("RS256", rsa), ("ES256", ecdsa), ("EdDSA", eddsa)] {
         println!("{algorithm} {nanoseconds}");
     }
