@@ -102,7 +102,7 @@ export async function run({ processes, dir, values }) {
     const contestants = [ours];
     if (peers.has("oidc-provider")) contestants.push(await startOidcProvider({ processes, dir, clientCount, keyed: wanted("token by private_key_jwt") }));
     if (authgent?.bin) contestants.push(await startAuthgent({ processes, dir, clientCount, bin: authgent.bin }));
-    const bench = { contestants, program, dir, figures, rounds, seconds, once: values.quick ? 300 : 4000, bareSignatures: () => bareSignatures(values.quick ? 50 : 300, profile) };
+    const bench = { contestants, program, dir, figures, rounds, seconds, once: values.quick ? 300 : 4000, bareSignatures: (copies) => bareSignatures(values.quick ? 50 : 300, profile, copies) };
     if (sections.has("start")) await measureStarts(bench, { times: values.quick ? 1 : 5 });
     const idle = await idleCosts(bench);
     const names = [...new Set(contestants.flatMap(({ works }) => works.map(({ name }) => name)))].filter(wanted);

@@ -1,5 +1,6 @@
 // Rounds: each contestant in its turn, under the same load; what that costs which of its processes.
 
+import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -10,6 +11,9 @@ import { load, writeRequests } from "./wrk.mjs";
 /** Between loads: what one left to be done, the sealing of its audit rows say, isn't the next one's. */
 const SETTLE_MS = 300;
 
+/** How many signatures are made at once: where cores are halves of one, each takes longer while the other works, too, as it does under a load. */
+const SIGNATURES = { CPU: 1, "CPU, on all cores at once": os.availableParallelism() };
+
 /**
  * @typedef {object} Bench what all rounds need
  * @property {import("./contestants.mjs").Contestant[]} contestants
@@ -19,7 +23,7 @@ const SETTLE_MS = 300;
  * @property {number} rounds
  * @property {number} seconds how long a load lasts
  * @property {number} once how many requests a round has at most that count once
- * @property {() => Promise<Record<string, number>>} bareSignatures CPU of a signature alone, in µs, by algorithm
+ * @property {(copies: number) => Promise<Record<string, number>>} bareSignatures CPU of a signature alone, in µs, by algorithm, so many being made at once
  */
 
 /** What each contestant's processes take while nothing is asked of them, in µs of CPU a second. @returns {Promise<Map<string, Record<string, number>>>} by name */
@@ -74,7 +78,9 @@ export async function runRounds(bench, { names, label, connections, suffix = "",
   await task(`${label}: ${rounds} rounds`, async (progress) => {
     for (let round = 0; round <= rounds; round++) {
       if (round > 0 && suffix === "") {
-        for (const [algorithm, micros] of Object.entries(await bench.bareSignatures())) figures.add(`signature alone, ${algorithm}`, "CPU", "µs", micros);
+        for (const [metric, copies] of Object.entries(SIGNATURES)) {
+          for (const [algorithm, micros] of Object.entries(await bench.bareSignatures(copies))) figures.add(`signature alone, ${algorithm}`, metric, "µs", micros);
+        }
       }
       for (const name of names) {
         const costs = {};
@@ -116,8 +122,10 @@ function compare(figures, work, name, outcomes) {
     if (other !== "countersign") figures.add(work, `CPU, ${other} / countersign`, "×", sum(outcome.cpu) / sum(ours.cpu));
   }
   const algorithm = /^token by secret, (ES256|EdDSA|RS256)$/.exec(name)?.[1];
-  const bare = algorithm && figures.values(`signature alone, ${algorithm}`, "CPU").at(-1);
-  if (!bare) return;
+  if (!algorithm || work !== name) return;
+  const [bare, busy] = Object.keys(SIGNATURES).map((metric) => figures.values(`signature alone, ${algorithm}`, metric).at(-1) ?? NaN);
   figures.add(work, "issuer's CPU apart from the signature", "µs", ours.cpu.issuer - bare);
   figures.add(work, "issuer's CPU / bare signature", "×", ours.cpu.issuer / bare);
+  figures.add(work, "issuer's CPU apart from the signature, made on all cores at once", "µs", ours.cpu.issuer - busy);
+  figures.add(work, "issuer's CPU / bare signature, made on all cores at once", "×", ours.cpu.issuer / busy);
 }

@@ -21,11 +21,19 @@ export async function buildSignatures(progress, profile) {
 /**
  * @param {number} ms how long to sign with each algorithm
  * @param {string} profile of the build
- * @returns {Promise<Record<string, number>>} CPU of one signature in µs, by algorithm
+ * @param {number} copies so many processes do that at once
+ * @returns {Promise<Record<string, number>>} CPU of one signature in µs, by algorithm; the copies' mean
  */
-export async function bareSignatures(ms, profile) {
-  const { stdout } = await run(path.join(await targetDir(), profile === "dev" ? "debug" : profile, "examples", "signature-cost"), [String(ms)], { failure: "signatures couldn't be measured" });
-  const costs = Object.fromEntries(stdout.trim().split("\n").map((line) => line.split(" ")).map(([algorithm, nanos]) => [algorithm, Number(nanos) / 1000]));
-  if (Object.values(costs).some((cost) => !(cost > 0))) throw new Problem(`the measurement of signatures printed: ${stdout}`);
+export async function bareSignatures(ms, profile, copies) {
+  const program = path.join(await targetDir(), profile === "dev" ? "debug" : profile, "examples", "signature-cost");
+  const outputs = await Promise.all(Array.from({ length: copies }, () => run(program, [String(ms)], { failure: "signatures couldn't be measured" })));
+  /** @type {Record<string, number>} */
+  const costs = {};
+  for (const { stdout } of outputs) {
+    for (const [algorithm, nanos] of stdout.trim().split("\n").map((line) => line.split(" "))) {
+      if (!(Number(nanos) > 0)) throw new Problem(`the measurement of signatures printed: ${stdout}`);
+      costs[algorithm] = (costs[algorithm] ?? 0) + Number(nanos) / 1000 / copies;
+    }
+  }
   return costs;
 }
