@@ -1,5 +1,6 @@
 //! Group commit: the events of all requests that wait at one moment are one insert and one commit.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -89,6 +90,7 @@ async fn write(writer: &Writer, batch: &mut Vec<Pending>) {
 }
 
 async fn attempt(writer: &Writer, records: &[Record]) -> Result<(), StorageError> {
-    let outcome = timeout(PATIENCE, writer.write(records)).await;
+    let writing = pin!(writer.write(records)); // in its place: it is large
+    let outcome = timeout(PATIENCE, writing).await;
     outcome.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)))
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{Answered, Asked, Failed, Health, HotState, InProcess, MonthlyCount, OutOfReach, Verdict};
 use crate::config::Secret;
-use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate};
+use crate::domain::limit::{Counts, LockoutPolicy, Moment, Month, Network, Pair, Rate};
 
 /// The longest that anybody waits for Redis.
 pub(super) const TIMEOUT: Duration = Duration::from_millis(100);
@@ -24,6 +24,7 @@ const MONTHLY_GRACE: i64 = 86_400;
 
 static ADMISSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admission.lua")));
 static FAILURE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/failure.lua")));
+static MONTHLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/monthly.lua")));
 
 /// A connection that re-establishes itself.
 pub struct Redis {
@@ -287,13 +288,14 @@ impl HotState for Redis {
 
     fn add_monthly<'a>(&'a self, counts: &'a [MonthlyCount]) -> BoxFuture<'a, Result<(), OutOfReach>> {
         Box::pin(async move {
-            let mut add = pipe();
-            for MonthlyCount { client, month, tokens } in counts {
-                let key = format!("monthly:{client}:{month}");
-                let ends = month.ends_at().unix_timestamp() + MONTHLY_GRACE;
-                add.incr(&key, *tokens).ignore().expire_at(&key, ends).ignore();
-            }
-            self.pipeline(&add).await.ok_or(OutOfReach)
+            let keys: Vec<String> =
+                counts.iter().map(|count| format!("monthly:{}:{}", count.client, count.month)).collect();
+            let ends = |month: Month| month.ends_at().unix_timestamp() + MONTHLY_GRACE;
+            let arguments: Vec<String> = counts
+                .iter()
+                .flat_map(|count| [count.tokens.to_string(), ends(count.month).to_string()])
+                .collect();
+            self.script::<()>(&MONTHLY, &keys, &arguments).await.ok_or(OutOfReach)
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
@@ -48,7 +49,8 @@ pub(super) async fn enter(
     let trace_id = traced.as_ref().map_or_else(|| trace_context::trace_id(caller), RequestSpan::trace_id);
     let span = info_span!("request", request_id, trace_id);
     async move {
-        let handled = tokio::time::timeout(ANSWER_PATIENCE, next.run(request));
+        let handled = pin!(next.run(request)); // in its place: it is large
+        let handled = tokio::time::timeout(ANSWER_PATIENCE, handled);
         let mut response = match AssertUnwindSafe(handled).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => {

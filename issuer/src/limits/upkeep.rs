@@ -12,8 +12,10 @@ use crate::app::App;
 
 /// How long giving back may take at a stop, when there may be no database any more.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often.
+/// How often what is held and unused is given back.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often monthly counts are carried to the hot state: a client that asks often is counted there once for all that it got meanwhile.
+const CARRY: Duration = Duration::from_secs(5);
 
 /// The tasks at work.
 pub struct Upkeep {
@@ -26,7 +28,8 @@ pub struct Upkeep {
 pub fn start(app: &Arc<App>) -> Upkeep {
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    tasks.spawn(until(stopping, carry(app.clone())));
+    tasks.spawn(until(stopping.clone(), carry(app.clone())));
+    tasks.spawn(until(stopping, give_back(app.clone())));
     Upkeep { app: app.clone(), tasks, stop }
 }
 
@@ -55,8 +58,14 @@ async fn until(mut stopping: watch::Receiver<bool>, work: impl Future<Output = (
 
 async fn carry(app: Arc<App>) {
     loop {
-        sleep(EVERY).await;
+        sleep(CARRY).await;
         app.limits.monthly.flush(&*app.limits.hot).await;
+    }
+}
+
+async fn give_back(app: Arc<App>) {
+    loop {
+        sleep(EVERY).await;
         app.limits.quotas.give_back_idle(&app.database).await;
     }
 }
