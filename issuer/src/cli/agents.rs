@@ -23,25 +23,49 @@ use crate::storage::Database;
 #[command(after_help = "Examples:
   countersign agents list --status suspended --owner risk
   countersign agents create --email screener@example.com --agent-type screener --agent-version 1.0.0 --owner risk \\
-      --deployment-env production --scope orders:read
-  countersign agents update 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --agent-version 1.1.0 --metadata model=large --remove-metadata team
-  countersign agents suspend 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --json")]
+    --deployment-env production --scope orders:read
+  countersign agents suspend 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --json
+
+Each command's --help has more.")]
 pub(super) enum Agents {
     /// The tenant's agents, in the order in which they were registered.
+    #[command(after_help = LIST_EXAMPLES)]
     List(List),
     /// One agent.
+    #[command(after_help = "Example:\n  countersign agents show 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --json")]
     Show(One),
     /// Register an agent.
+    #[command(after_help = CREATE_EXAMPLE)]
     Create(Create),
     /// Change an agent. One that loses scopes loses its tokens.
+    #[command(after_help = UPDATE_EXAMPLES)]
     Update(Update),
     /// Let an agent get no more tokens, and end those it has.
+    #[command(after_help = "Example:\n  countersign agents suspend 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11")]
     Suspend(One),
     /// Let a suspended agent act again. Tokens that it had before stay ended.
+    #[command(after_help = "Example:\n  countersign agents reactivate 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11")]
     Reactivate(One),
     /// End an agent and its tokens for good. It can still be looked at.
+    #[command(
+        after_help = "Example:\n  countersign agents decommission 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11"
+    )]
     Decommission(One),
 }
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  countersign agents list
+  countersign agents list --status suspended --owner risk
+  countersign agents list --agent-type screener --deployment-env production --json";
+const CREATE_EXAMPLE: &str = "\
+Example:
+  countersign agents create --email screener@example.com --agent-type screener --agent-version 1.0.0 --owner risk \\
+    --deployment-env production --scope orders:read --metadata model=large";
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  countersign agents update 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --agent-version 1.1.0 --metadata model=large --remove-metadata team
+  countersign agents update 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --scope orders:read --scope orders:write";
 
 #[derive(Debug, Args)]
 pub(super) struct Common {
@@ -126,14 +150,19 @@ pub(super) struct Update {
     agent: AgentId,
     #[command(flatten)]
     common: Common,
+    /// Another email; unique in the tenant.
     #[arg(long)]
     email: Option<String>,
+    /// What it does: screener, classifier, orchestrator, extractor, summarizer, router, monitor or custom.
     #[arg(long, value_name = "TYPE")]
     agent_type: Option<String>,
+    /// Its own version.
     #[arg(long, value_name = "VERSION")]
     agent_version: Option<String>,
+    /// Who answers for it.
     #[arg(long)]
     owner: Option<String>,
+    /// Where it runs: development, staging or production.
     #[arg(long, value_name = "ENV")]
     deployment_env: Option<String>,
     /// All its capabilities anew; any number of times.

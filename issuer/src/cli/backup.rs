@@ -41,6 +41,9 @@ pub(super) struct Backup {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read a backup to its end: that it is what was written, that it opens, that it can be restored.
+    #[command(
+        after_help = "Example:\n  countersign backup verify /var/backups/countersign/countersign-20261121T020000Z.dump"
+    )]
     Verify {
         /// The backup; its manifest is beside it.
         file: PathBuf,

@@ -27,19 +27,40 @@ use crate::telemetry;
 #[command(after_help = "Examples:
   countersign credentials list --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --status active
   countersign credentials create --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --name blue --expires-at 2027-06-01T00:00:00Z
-  countersign credentials create --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --public-jwk key.json
-  countersign credentials rotate 1f0a…  --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --overlap-seconds 3600
-  countersign credentials revoke 1f0a…  --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11")]
+  countersign credentials rotate 1f0a1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11
+
+Each command's --help has more.")]
 pub(super) enum Credentials {
     /// An agent's credentials, in the order in which they were made; never their secrets.
+    #[command(after_help = LIST_EXAMPLES)]
     List(List),
     /// Make a credential. A secret is shown once.
+    #[command(after_help = CREATE_EXAMPLES)]
     Create(Create),
     /// Give a credential a new secret or key; the old one stays good for the overlap.
+    #[command(after_help = ROTATE_EXAMPLES)]
     Rotate(Rotate),
     /// End a credential for good, and every token obtained with it.
+    #[command(after_help = REVOKE_EXAMPLE)]
     Revoke(Revoke),
 }
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  countersign credentials list --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11
+  countersign credentials list --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --status active --json";
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  countersign credentials create --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --name blue --expires-at 2027-06-01T00:00:00Z
+  countersign credentials create --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --public-jwk key.json
+  countersign credentials create --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --bcrypt-hash-file hash.txt";
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  countersign credentials rotate 1f0a1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --overlap-seconds 3600
+  countersign credentials rotate 1f0a1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --public-jwk key-2.json";
+const REVOKE_EXAMPLE: &str = "\
+Example:
+  countersign credentials revoke 1f0a1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --agent 7b0e1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11";
 
 #[derive(Debug, Args)]
 struct Common {

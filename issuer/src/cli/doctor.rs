@@ -13,6 +13,10 @@ use crate::telemetry;
 #[derive(Debug, Args)]
 #[command(after_help = "It takes what `countersign serve` takes from the environment, and changes nothing.
 
+Examples:
+  countersign doctor
+  countersign --config /etc/countersign/countersign.toml doctor --json
+
 Exit status: 0 where all is well, 1 where there is something to look at, 2 where something doesn't work.")]
 pub(super) struct Doctor {
     /// Print a JSON object instead of text.

@@ -17,6 +17,7 @@ use crate::{clock, telemetry};
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// What jobs there are, when each was done last and what came of it.
+    #[command(after_help = "Examples:\n  countersign jobs list\n  countersign jobs list --json")]
     List(List),
     /// Do jobs now, to their end, whether or not it is time for them.
     #[command(after_help = "Examples:\n  countersign jobs run outbox\n  countersign jobs run --all --json")]

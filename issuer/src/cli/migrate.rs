@@ -12,6 +12,7 @@ use crate::storage::schema::{self, Known, State};
 use crate::telemetry;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  countersign migrate\n  countersign migrate status")]
 pub(super) struct Migrate {
     #[command(subcommand)]
     command: Option<Command>,
@@ -20,6 +21,7 @@ pub(super) struct Migrate {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show what was applied, what this binary would apply, and what it doesn't know: nothing is changed.
+    #[command(after_help = "Examples:\n  countersign migrate status\n  countersign migrate status --json")]
     Status {
         /// Print a JSON object instead of text.
         #[arg(long)]

@@ -48,6 +48,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the issuer until SIGTERM or SIGINT.
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve,
     /// Bring the database schema up to date, or show how it stands.
     Migrate(migrate::Migrate),
@@ -91,8 +92,10 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Command),
     /// Print the description of the HTTP API (`OpenAPI` 3.1), as `/openapi.json` serves it.
+    #[command(after_help = "Example:\n  countersign openapi > openapi.json")]
     Openapi,
     /// Print every error code of the HTTP API.
+    #[command(after_help = "Examples:\n  countersign errors\n  countersign errors --json")]
     Errors {
         /// As a page: `docs/reference/errors.md`.
         #[arg(long)]
@@ -104,6 +107,9 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  countersign bootstrap
+  countersign bootstrap --tenant Acme --email root@acme.example --json")]
 struct Bootstrap {
     /// Name of the first tenant.
     #[arg(long, default_value = "default")]
@@ -131,6 +137,14 @@ struct Unlock {
     #[arg(long)]
     json: bool,
 }
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  countersign serve
+  countersign --config /etc/countersign/countersign.toml serve
+  LOG_LEVEL=DEBUG countersign serve
+
+What it takes from the environment: docs/reference/configuration.md.";
 
 const REVOKE_EXAMPLES: &str = "\
 Examples:
@@ -231,6 +245,92 @@ pub async fn run(cli: Cli) -> ExitCode {
         Err(error) => {
             eprintln!("countersign: {error}");
             if error.is::<Problems>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The words of a line of shell: quotes are heeded, and nothing else that shells do.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for character in line.chars() {
+            match (character, quote) {
+                ('"' | '\'', None) => quote = Some(character),
+                (end, Some(begin)) if end == begin => quote = None,
+                (' ', None) => words.push(String::new()),
+                (other, _) => words.last_mut().unwrap().push(other),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    /// The call of `countersign` in an example: at its beginning, behind variables or a pipe, or in brackets.
+    fn call(example: &str) -> Option<Vec<String>> {
+        // A remark stands after three spaces.
+        let example = example.split("   ").next()?;
+        let inner = example.split_once("$(").map(|(_, inner)| inner.trim_end_matches(['"', ')']));
+        let words = words(inner.unwrap_or(example));
+        let begins = |place: usize| match place.checked_sub(1) {
+            None => true,
+            Some(before) => {
+                words[before].ends_with('|') || words[..place].iter().all(|word| word.contains('='))
+            }
+        };
+        let first = (0..words.len()).find(|place| words[*place] == "countersign" && begins(*place))?;
+        let call = words[first..].iter().take_while(|word| *word != ">" && *word != "|");
+        Some(call.cloned().collect())
+    }
+
+    /// The calls in the lines of `help` that are set in.
+    fn calls(help: &str) -> Vec<Vec<String>> {
+        let mut lines: Vec<String> = Vec::new();
+        for line in help.lines().filter(|line| line.starts_with("  ")) {
+            match lines.last_mut().filter(|last| last.ends_with('\\')) {
+                Some(last) => *last = format!("{} {}", last.trim_end_matches(['\\', ' ']), line.trim()),
+                None => lines.push(line.trim().to_owned()),
+            }
+        }
+        lines.iter().filter_map(|line| call(line)).collect()
+    }
+
+    /// Every command that does something, by its words.
+    fn commands(command: &clap::Command, path: &[String], found: &mut Vec<(Vec<String>, String)>) {
+        for sub in command.get_subcommands() {
+            let path = [path, &[sub.get_name().to_owned()]].concat();
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            if !sub.has_subcommands() || !sub.is_subcommand_required_set() {
+                found.push((path.clone(), help));
+            }
+            commands(sub, &path, found);
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_that_it_takes() {
+        let mut found = Vec::new();
+        commands(&Cli::command(), &[], &mut found);
+        assert!(found.len() > 40, "{}", found.len());
+        for (path, help) in found {
+            let calls = calls(&help);
+            // An id that is cut short stands for a whole one.
+            let whole = |word: &String| match word.strip_suffix('…') {
+                Some(_) => "2f0c1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11".to_owned(),
+                None => word.clone(),
+            };
+            let mut own = 0;
+            for call in &calls {
+                let taken = Cli::try_parse_from(call.iter().map(whole));
+                assert!(taken.is_ok(), "{path:?}: {call:?}: {}", taken.unwrap_err());
+                own += usize::from(call.windows(path.len()).any(|words| words == path));
+            }
+            assert!(own > 0, "{path:?} has no example: {help}");
         }
     }
 }

@@ -26,6 +26,9 @@ pub(super) enum Command {
     #[command(after_help = LIST_EXAMPLES)]
     List(List),
     /// One resource server.
+    #[command(
+        after_help = "Example:\n  countersign resource-servers show 5d2a1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --tenant 2f0c1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --json"
+    )]
     Show(One),
     /// Register a resource server.
     #[command(after_help = CREATE_EXAMPLES)]

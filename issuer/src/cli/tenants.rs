@@ -30,6 +30,9 @@ pub(super) enum Command {
     #[command(after_help = LIST_EXAMPLES)]
     List(List),
     /// One tenant.
+    #[command(
+        after_help = "Example:\n  countersign tenants show 2f0c1c9e-8a55-4d0a-9d1f-0d6f6f1f2a11 --json"
+    )]
     Show(One),
     /// Make a tenant, with its first administrator if --administrator names one.
     #[command(after_help = CREATE_EXAMPLES)]

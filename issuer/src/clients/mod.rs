@@ -118,6 +118,29 @@ impl Clients {
         self.record(&self.resource_servers, key, tenant.0, load).await
     }
 
+    /// The two as the database has them now, where that is something else than is known here; nothing where it is the same, or one of them is gone.
+    ///
+    /// What changed is heard a moment later than it was committed, and meanwhile nobody is to be refused who may.
+    pub async fn news_of(
+        &self,
+        database: &Database,
+        client: &Client,
+        tenant: &Tenant,
+    ) -> Result<Option<(Arc<Client>, Arc<Tenant>)>, StorageError> {
+        let (agent_id, tenant_id) = (client.agent_id, tenant.tenant_id);
+        let now =
+            clients::find(database, agent_id).await?.zip(clients::find_tenant(database, tenant_id).await?);
+        let Some((client_now, tenant_now)) = now else { return Ok(None) };
+        let (other_client, other_tenant) = (client_now != *client, tenant_now != *tenant);
+        if other_client {
+            self.agent_changed(agent_id);
+        }
+        if other_tenant {
+            self.tenant_changed(tenant_id);
+        }
+        Ok((other_client || other_tenant).then(|| (Arc::new(client_now), Arc::new(tenant_now))))
+    }
+
     async fn record<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
         &self,
         kept: &Cache<K, Kept<T>>,

@@ -80,7 +80,7 @@ text_enum! {
         AuditExported = "audit.exported",
         /// The oldest part of the audit log was dropped: its time was over.
         AuditPruned = "audit.pruned",
-        /// An agent was refused something at the management API.
+        /// An agent was refused something at the management API: it may not, or what it would have changed isn't there or not in a state for it.
         ManagementRefused = "management.refused",
         /// A client failed to authenticate at an OAuth endpoint.
         ClientAuthenticationFailed = "client.authentication_failed",

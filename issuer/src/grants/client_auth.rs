@@ -148,7 +148,7 @@ pub async fn authenticate(
     // Who is locked out isn't looked at.
     let attempt = app.limits.before_authentication(named, origin).await?;
     let outcome = match claim {
-        Ok(claim) => prove(app, claim, endpoint, now).await,
+        Ok(claim) => prove(app, claim, presented, endpoint, now).await,
         Err(refused) => Err(Failure::Refused(refused)),
     };
     match outcome {
@@ -241,17 +241,42 @@ fn prove_at_once(app: &App, claim: &Claim<'_>, now: UnixTime) -> Option<Authenti
 async fn prove(
     app: &App,
     claim: Claim<'_>,
+    presented: &Presented,
     endpoint: Endpoint,
     now: UnixTime,
 ) -> Result<Authenticated, Failure> {
     let claimed = Some(claim.client);
-    let refused =
-        |reason: &str, concerns| Failure::Refused(Refused { reason: reason.to_owned(), concerns, claimed });
-    let unknown = || refused("unknown client", Concerns::Nobody);
-    let known = |reason: &str| refused(reason, Concerns::Known);
-
+    let unknown = || {
+        let reason = "unknown client".to_owned();
+        Failure::Refused(Refused { reason, concerns: Concerns::Nobody, claimed })
+    };
     let client = app.clients.client(&app.database, claim.client).await?.ok_or_else(unknown)?;
     let tenant = app.clients.tenant(&app.database, client.tenant_id).await?.ok_or_else(unknown)?;
+    let outcome = hold_against(app, claim, client.clone(), tenant.clone(), endpoint, now).await;
+    if !matches!(outcome, Err(Failure::Refused(_))) {
+        return outcome;
+    }
+    // Who got a credential a moment ago, or may act again, isn't refused for what isn't true any more.
+    let Some((client, tenant)) = app.clients.news_of(&app.database, &client, &tenant).await? else {
+        return outcome;
+    };
+    let claim = Claim::read(presented).map_err(Failure::Refused)?;
+    hold_against(app, claim, client, tenant, endpoint, now).await
+}
+
+/// Whether the claim holds, by these records.
+async fn hold_against(
+    app: &App,
+    claim: Claim<'_>,
+    client: Arc<Client>,
+    tenant: Arc<Tenant>,
+    endpoint: Endpoint,
+    now: UnixTime,
+) -> Result<Authenticated, Failure> {
+    let claimed = Some(claim.client);
+    let known = |reason: &str| {
+        Failure::Refused(Refused { reason: reason.to_owned(), concerns: Concerns::Known, claimed })
+    };
     let (credential, proved_by, assertion) = match claim.proof {
         Proof::Secret(secret) => {
             let found = by_secret(app, &client, secret, now).await?;

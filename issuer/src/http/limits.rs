@@ -43,6 +43,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let oauth = is_oauth(path);
     // Ids and all: a path that a route matched holds no more than that.
     let asked = format!("{} {}", request.method(), path.chars().take(256).collect::<String>());
+    let changing = !matches!(*request.method(), Method::GET | Method::HEAD);
     let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
     let address = origin.client_ip.map(|ip| app.limits.of_address(ip));
     let answering = async {
@@ -60,12 +61,20 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let (mut response, metered) = meter::metered(endpoint, address, answering).await;
     tell(response.headers_mut(), &metered.standings);
     if let (Some(caller), Some(code)) = (metered.caller, response.extensions().get::<Code>())
-        && response.status() == StatusCode::FORBIDDEN
+        && is_attempt(changing, response.status())
         && let Err(error) = write_down(&app, caller, &asked, code.as_str(), &origin).await
     {
         return ApiError::from(error).into_response(); // what can't be written down isn't answered
     }
     response
+}
+
+/// Whether an answer is written down that refuses something: to who may not do it or, where they would have changed something, because it isn't there
+/// for them, isn't in a state for it, or was changed meanwhile. What can't be read was no attempt at anything.
+fn is_attempt(changing: bool, status: StatusCode) -> bool {
+    let of_state =
+        matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED);
+    status == StatusCode::FORBIDDEN || changing && of_state
 }
 
 /// What was refused to whom: their administrators want to know who tries what.

@@ -13,7 +13,7 @@ use crate::domain::scope::Scopes;
 use crate::domain::tenant::{Limits, Plan, ResourceServer, TenantStatus};
 
 /// An agent as an OAuth client.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Client {
     /// The agent.
     pub agent_id: AgentId,
@@ -30,7 +30,7 @@ pub struct Client {
 }
 
 /// One of a client's credentials.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ClientCredential {
     /// Its id.
     pub credential_id: CredentialId,
@@ -54,7 +54,7 @@ impl ClientCredential {
 }
 
 /// A tenant, as far as its clients' requests depend on it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// Its id.
     pub tenant_id: TenantId,

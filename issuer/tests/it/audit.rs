@@ -80,9 +80,32 @@ async fn the_database_refuses_every_change() {
         ] {
             let refused =
                 sqlx::query(AssertSqlSafe(statement.clone())).execute(&database.pool).await.unwrap_err();
-            assert!(refused.to_string().contains("audit_events is append-only"), "{statement}: {refused}");
+            assert!(refused.to_string().contains("is append-only"), "{statement}: {refused}");
         }
     }
+}
+
+/// What waits to be sealed can't be changed either, and leaves the queue for its chain only.
+#[tokio::test]
+async fn what_is_queued_goes_into_its_chain_or_stays() {
+    let (database, tenant) = with_events(2).await;
+    // Nobody seals here: there is no issuer.
+    let queue = format!(
+        "insert into audit_queue (event_id, occurred_at, tenant_id, action, outcome, details)
+         select gen_random_uuid(), now(), '{tenant}', 'token.issued', 'success', '{{}}' from generate_series(1, 3)"
+    );
+    database.execute(&queue).await;
+    for statement in [
+        "update audit_queue set action = 'x'",
+        "truncate audit_queue",
+        "delete from audit_queue",
+        "delete from audit_queue where queue_id = (select max(queue_id) from audit_queue)",
+    ] {
+        let refused = sqlx::query(statement).execute(&database.pool).await.unwrap_err();
+        assert!(refused.to_string().contains("audit_queue is append-only"), "{statement}: {refused}");
+    }
+    assert_eq!(database.value::<i64>("select count(*) from audit_queue").await, 3);
+    assert_eq!(findings(&database), []);
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use countersign_shared::verify::{Revocation, Revocations as _};
-use countersign_shared::{Claims, Jti, Shard, UnixTime};
+use countersign_shared::{Jti, Shard, UnixTime};
 use serde_json::Value;
 
 use crate::support::cli::Cli;
 use crate::support::edge::with_issuer;
-use crate::support::issuer::{claims, part};
+use crate::support::issuer::{claims, parsed};
 use crate::support::{Issuer, TestDatabase, eventually};
 use crate::upgrades::used_before;
 
@@ -20,27 +20,6 @@ const KEY: &str = "YSBiYWNrdXAga2V5IG9mIHRoaXJ0eS10d28gYnl0ZXM=";
 
 fn jti(token: &str) -> Jti {
     claims(token)["jti"].as_str().unwrap().parse().unwrap()
-}
-
-fn parsed(token: &str) -> Claims {
-    let claims = claims(token);
-    let text = |name: &str| claims[name].as_str().unwrap().to_owned();
-    let time = |name: &str| UnixTime(claims[name].as_i64().unwrap());
-    Claims {
-        issuer: text("iss"),
-        subject: text("sub").parse().unwrap(),
-        client_id: text("client_id").parse().unwrap(),
-        audience: Vec::new(),
-        issued_at: time("iat"),
-        expires_at: time("exp"),
-        not_before: None,
-        jti: jti(token),
-        scope: Vec::new(),
-        tenant: text("tenant_id").parse().unwrap(),
-        credential: text("credential_id").parse().unwrap(),
-        agent_type: String::new(),
-        key_id: part(token, 0)["kid"].as_str().unwrap().to_owned(),
-    }
 }
 
 /// A directory of the test's own, deleted with it.

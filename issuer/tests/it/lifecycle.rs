@@ -111,16 +111,21 @@ async fn held_request(
     (transaction, request)
 }
 
+/// Once the issuer takes no more connections.
+async fn no_more_connections(issuer: &Issuer) {
+    let address = issuer.url.trim_start_matches("http://");
+    eventually("no more connections are taken", 5, async || {
+        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn requests_under_way_are_answered_before_it_ends() {
     let mut issuer = Issuer::start().await;
     let (transaction, request) = held_request(&issuer).await;
     issuer.signal("TERM");
-    eventually("no more connections are taken", 5, async || {
-        let address = issuer.url.trim_start_matches("http://").to_owned();
-        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
-    })
-    .await;
+    no_more_connections(&issuer).await;
     transaction.rollback().await.unwrap();
     assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::CREATED);
     assert_eq!(issuer.wait(Duration::from_secs(5)).code(), Some(0));
@@ -185,11 +190,7 @@ async fn while_requests_are_under_way_it_can_still_be_watched() {
     let mut issuer = Issuer::start().await;
     let (transaction, request) = held_request(&issuer).await;
     issuer.signal("TERM");
-    eventually("no more connections are taken", 5, async || {
-        let address = issuer.url.trim_start_matches("http://").to_owned();
-        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
-    })
-    .await;
+    no_more_connections(&issuer).await;
     let live = issuer.http.get(format!("{}/livez", issuer.admin_url)).send().await.unwrap();
     assert_eq!(live.status(), StatusCode::OK);
     transaction.rollback().await.unwrap();
@@ -209,11 +210,7 @@ async fn what_was_revoked_just_before_a_stop_is_at_the_edge() {
     edge.set_hub(Mood::Failing);
     issuer.revoke(&issuer.administrator, &token).await;
     issuer.signal("TERM");
-    eventually("no more connections are taken", 5, async || {
-        let address = issuer.url.trim_start_matches("http://").to_owned();
-        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
-    })
-    .await;
+    no_more_connections(&issuer).await;
     // Longer than everything else takes that has to end.
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(!edge.revoked_set().unwrap().contains(jti.coordinate()));

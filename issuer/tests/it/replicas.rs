@@ -288,6 +288,36 @@ async fn with_records_in_memory_the_database_is_asked_for_none() {
     lock.rollback().await.unwrap();
 }
 
+/// What isn't heard yet is in nobody's way: who is refused by what is in memory is looked up once more.
+#[tokio::test]
+async fn who_may_again_or_by_something_new_needs_no_announcement() {
+    let issuer = Issuer::start().await;
+    let token = issuer.management_token(&issuer.administrator).await;
+    let (agent, _, client) = client(&issuer, &token).await;
+    assert_eq!(outcome(&issuer, &client, &[]).await.0, 200);
+    let status = async |status: &str| {
+        let sql = format!("update agents set status = '{status}' where agent_id = '{}'", client.id);
+        issuer.database.execute(&sql).await;
+    };
+    status("suspended").await;
+    until_refused(&issuer, &client, &[], "invalid_client", Instant::now()).await;
+    let announcing = async |how: &str| {
+        for table in ["agents", "credentials"] {
+            issuer.database.execute(&format!("alter table {table} {how} trigger user")).await;
+        }
+    };
+    announcing("disable").await;
+    status("active").await;
+    assert_eq!(outcome(&issuer, &client, &[]).await.0, 200);
+
+    let path = format!("{agent}/credentials");
+    let made = issuer.post(&path).bearer_auth(&token).json(&json!({})).send().await.unwrap();
+    let made: Value = made.error_for_status().unwrap().json().await.unwrap();
+    let secret = made["client_secret"].as_str().unwrap().to_owned();
+    assert_eq!(outcome(&issuer, &Client { secret, ..client.clone() }, &[]).await.0, 200);
+    announcing("enable").await;
+}
+
 /// Ends the connection on which the issuer hears of changes.
 async fn end_listener(database: &TestDatabase) {
     let ended: i64 = database

@@ -40,6 +40,7 @@ pub(super) enum Command {
     #[command(after_help = import::EXAMPLES)]
     Import(import::Import),
     /// The public keys of one purpose, as a JWK Set.
+    #[command(after_help = "Example:\n  countersign keys export-public --purpose revocation")]
     ExportPublic(export_public::ExportPublic),
     /// Seal everything under another master key: the one that `NEW_MASTER_KEY` says. Issuers may run meanwhile.
     #[command(after_help = rewrap::HELP)]

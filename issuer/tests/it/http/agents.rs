@@ -835,3 +835,38 @@ async fn each_filter_has_an_index_under_row_level_security() {
         }
     }
 }
+
+/// Who tried what in vain is in the audit log, reading apart.
+#[tokio::test]
+async fn changes_that_are_refused_are_written_down() {
+    let issuer = Issuer::start().await;
+    let (token, other) = (issuer.management_token(&issuer.administrator).await, issuer.other_tenant().await);
+    let agent = issuer.register(&token, &agent_body(&[])).await;
+    let path = format!("/api/v1/agents/{}", agent["agent_id"].as_str().unwrap());
+    let foreign = format!("/api/v1/agents/{}", other.id);
+    let send = async |method: Method, path: &str| {
+        let request = issuer.http.request(method, format!("{}{path}", issuer.url)).bearer_auth(&token);
+        request.header("if-match", "\"7\"").json(&json!({ "version": "2" })).send().await.unwrap().status()
+    };
+    assert_eq!(send(Method::PATCH, &path).await, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(send(Method::DELETE, &foreign).await, StatusCode::NOT_FOUND);
+    assert_eq!(send(Method::GET, &foreign).await, StatusCode::NOT_FOUND);
+    let twin = issuer.post("/api/v1/agents").bearer_auth(&token).json(&json!({
+        "email": agent["email"], "agent_type": "custom", "version": "1", "owner": "o", "deployment_env": "staging",
+    }));
+    assert_eq!(refused(twin).await.1, "AGENT_ALREADY_EXISTS");
+
+    let rows = issuer.database.audit("management.refused").await;
+    let told: Vec<(String, &Value)> =
+        rows.iter().map(|row| (row["attempted"].as_str().unwrap().to_owned(), &row["reason"])).collect();
+    let expected = [
+        (format!("PATCH {path}"), &json!("PRECONDITION_FAILED")),
+        (format!("DELETE {foreign}"), &json!("AGENT_NOT_FOUND")),
+        ("POST /api/v1/agents".to_owned(), &json!("AGENT_ALREADY_EXISTS")),
+    ];
+    assert_eq!(told, expected);
+    for row in &rows {
+        assert_eq!((&row["outcome"], &row["actor"]), (&json!("failure"), &json!(issuer.administrator.id)));
+        assert_eq!(row["tenant"], issuer.administrator.tenant, "not the other tenant's");
+    }
+}

@@ -200,3 +200,61 @@ async fn kept_answers_are_sealed_and_stay_in_their_rows() {
     let line = issuer.logged("idempotency_keys").await;
     assert!(line.contains("changed or moved"), "{line}");
 }
+
+/// Whatever creates takes a key, and of many requests with one at once one creates.
+#[tokio::test]
+async fn every_call_that_creates_takes_one() {
+    let issuer = Issuer::start().await;
+    let token = issuer.management_token(&issuer.administrator).await;
+    let description = issuer.get("/openapi.json").send().await.unwrap().json::<Value>().await.unwrap();
+    let made = async |path: &str, body: &Value| -> Value {
+        let response = issuer.post(path).bearer_auth(&token).json(body).send().await.unwrap();
+        response.error_for_status().unwrap().json().await.unwrap()
+    };
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let agent = text(&made("/api/v1/agents", &agent_body(&[])).await["agent_id"]);
+    let credential = made(&format!("/api/v1/agents/{agent}/credentials"), &json!({})).await;
+    let credential = text(&credential["credential_id"]);
+    let tenant = text(&made("/api/v1/tenants", &json!({ "name": "Acme" })).await["tenant_id"]);
+    let calls = [
+        ("/api/v1/agents", agent_body(&[])),
+        ("/api/v1/agents/{agent_id}/credentials", json!({ "name": "second" })),
+        ("/api/v1/agents/{agent_id}/credentials/{credential_id}/rotate", json!({})),
+        ("/api/v1/resource-servers", json!({ "identifier": "https://orders.example" })),
+        ("/api/v1/tenants", json!({ "name": "Other" })),
+        ("/api/v1/tenants/{tenant_id}/administrators", json!({ "email": "root@acme.example" })),
+    ];
+
+    let paths = description["paths"].as_object().unwrap();
+    for (path, item) in paths {
+        for (method, operation) in item.as_object().unwrap() {
+            let creates = operation["responses"].get("201").is_some() || path.ends_with("/rotate");
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let takes_one = parameters.into_iter().any(|parameter| parameter["name"] == "Idempotency-Key");
+            assert_eq!(creates, takes_one, "{method} {path}");
+            assert_eq!(creates, calls.iter().any(|(called, _)| called == path) && method == "post", "{path}");
+        }
+    }
+
+    for (path, body) in calls {
+        let url = path
+            .replace("{agent_id}", &agent)
+            .replace("{credential_id}", &credential)
+            .replace("{tenant_id}", &tenant);
+        let key = path.replace('/', "-");
+        let answers = futures_util::future::join_all((0..5).map(|_| {
+            issuer.post(&url).bearer_auth(&token).header("idempotency-key", &key).json(&body).send()
+        }))
+        .await;
+        let mut texts = Vec::new();
+        let mut replayed = 0;
+        for answer in answers {
+            let answer = answer.unwrap();
+            assert!(answer.status().is_success(), "{path}: {}", answer.status());
+            replayed += usize::from(answer.headers().contains_key("idempotency-replayed"));
+            texts.push(answer.text().await.unwrap());
+        }
+        texts.dedup();
+        assert_eq!((texts.len(), replayed), (1, 4), "{path}");
+    }
+}

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use countersign_shared::verify::{Revocation, Revocations as _};
-use countersign_shared::{Claims, Coordinate, Serial, Shard, UnixTime};
+use countersign_shared::{Coordinate, Serial, Shard, UnixTime};
 use redis::AsyncCommands as _;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::cli::Cli;
 use crate::support::edge::Edge;
-use crate::support::issuer::{agent_body, claims, envelope, part};
+use crate::support::issuer::{agent_body, claims, envelope, parsed, part};
 use crate::support::{Client, Issuer, MASTER_KEY, TestDatabase, eventually, required};
 
 async fn send(issuer: &Issuer, token: &str, body: &Value) -> Response {
@@ -24,28 +24,6 @@ async fn end(issuer: &Issuer, body: Value) -> Value {
     let answer: Value = response.json().await.unwrap();
     assert_eq!(status, StatusCode::OK, "{answer}");
     answer
-}
-
-/// What a verifier reads from the token.
-fn parsed(token: &str) -> Claims {
-    let claims = claims(token);
-    let text = |name: &str| claims[name].as_str().unwrap().to_owned();
-    let time = |name: &str| UnixTime(claims[name].as_i64().unwrap());
-    Claims {
-        issuer: text("iss"),
-        subject: text("sub").parse().unwrap(),
-        client_id: text("client_id").parse().unwrap(),
-        audience: vec![text("aud")],
-        issued_at: time("iat"),
-        expires_at: time("exp"),
-        not_before: None,
-        jti: text("jti").parse().unwrap(),
-        scope: Vec::new(),
-        tenant: text("tenant_id").parse().unwrap(),
-        credential: text("credential_id").parse().unwrap(),
-        agent_type: text("agent_type"),
-        key_id: part(token, 0)["kid"].as_str().unwrap().to_owned(),
-    }
 }
 
 async fn second_credential(issuer: &Issuer, client: &Client) -> Client {

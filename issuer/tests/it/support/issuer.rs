@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use countersign_shared::{Claims, UnixTime};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -317,6 +318,28 @@ pub(crate) fn agent_body(scopes: &[&str]) -> Value {
 /// The claims of a token, unverified.
 pub(crate) fn claims(token: &str) -> Value {
     part(token, 1)
+}
+
+/// What a verifier reads from the token.
+pub(crate) fn parsed(token: &str) -> Claims {
+    let claims = claims(token);
+    let text = |name: &str| claims[name].as_str().unwrap().to_owned();
+    let time = |name: &str| UnixTime(claims[name].as_i64().unwrap());
+    Claims {
+        issuer: text("iss"),
+        subject: text("sub").parse().unwrap(),
+        client_id: text("client_id").parse().unwrap(),
+        audience: vec![text("aud")],
+        issued_at: time("iat"),
+        expires_at: time("exp"),
+        not_before: None,
+        jti: text("jti").parse().unwrap(),
+        scope: Vec::new(),
+        tenant: text("tenant_id").parse().unwrap(),
+        credential: text("credential_id").parse().unwrap(),
+        agent_type: text("agent_type"),
+        key_id: part(token, 0)["kid"].as_str().unwrap().to_owned(),
+    }
 }
 
 /// Header (0) or payload (1) of a JWS, unverified.
