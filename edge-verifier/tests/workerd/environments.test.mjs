@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { test } from "node:test";
+import { issuerProgram } from "../../../bin/lib/issuer.mjs";
 import { nodeEnv, wranglerCommand } from "../../../bin/lib/npm.mjs";
 import { root } from "../../../bin/lib/paths.mjs";
 
@@ -51,10 +52,22 @@ for (const environment of ["dev", "staging", "production"]) {
 
 test("the guide's commands that need no account", async () => {
   const guide = readFileSync(join(root, "docs", "guides", "deploy-edge.md"), "utf8");
-  const commands = [...guide.matchAll(/^```bash\n([\s\S]*?)^```$/gm)].flatMap(([, block]) => block.trim().split("\n"));
-  assert.ok(commands.length >= 2);
-  for (const command of commands) {
-    const { status, text } = await run("bash", ["-c", command], { ...nodeEnv(), CI: "true", WRANGLER_SEND_METRICS: "false" });
-    assert.equal(status, 0, `${command}\n${text}`);
+  const blocks = [...guide.matchAll(/^```bash\n([\s\S]*?)^```$/gm)].map(([, block]) => block);
+  const said = [];
+  const folder = mkdtempSync(join(tmpdir(), "countersign-guide-"));
+  try {
+    const env = nodeEnv();
+    const path = [dirname(await issuerProgram()), env.PATH].join(delimiter);
+    for (const block of blocks) {
+      const { status, text } = await run("bash", ["-e", "-o", "pipefail", "-c", block], { ...env, PATH: path, TMPDIR: folder, CI: "true", WRANGLER_SEND_METRICS: "false" });
+      assert.equal(status, 0, `${block}\n${text}`);
+      said.push(text);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
+  const [upload, policy] = said;
+  assert.equal(said.length, 2, "both Workers, and a policy");
+  assert.match(upload, /RevocationHub, defined in countersign-hub-production/);
+  assert.match(policy, /orders:read/, "what GET /orders/7 needs");
 });

@@ -11,8 +11,9 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createRemoteJWKSet, decodeProtectedHeader, jwtVerify } from "jose";
 import { query } from "../../../bin/lib/database.mjs";
+import { edgeReady } from "../../../bin/lib/edge.mjs";
 import { basic, request, until } from "../../../bin/lib/http.mjs";
-import { issuerCommand } from "../../../bin/lib/issuer.mjs";
+import { issuerCommand, revocationKeys } from "../../../bin/lib/issuer.mjs";
 import { pythonWithPyJwt } from "../../../bin/lib/python.mjs";
 import { AUDIENCE, startSystem } from "../../../bin/lib/testing.mjs";
 
@@ -241,6 +242,74 @@ describe("key rotation", () => {
       assert.deepEqual(tally[name].refused.slice(0, 5), [], `${name}: ${tally[name].refused.length} refused`);
     }
     assert.equal(unknownKid, 0, "the edge met no unknown kid");
+  });
+});
+
+describe("rotation of the key of heads", () => {
+  before(() => start("EdDSA"));
+  after(() => system?.stop());
+
+  const command = async (...args) => JSON.parse(await issuerCommand(["keys", ...args, "--purpose", "revocation", "--json"], system.issuer.settings, `keys ${args}`));
+  /** Deploys the edge and its hubs with these keys. */
+  const trust = (keys) => system.edge.restart({ REVOCATION_KEYS: JSON.stringify({ keys }) });
+  const health = async () => (await request(`${system.edge.url}/_countersign/health`)).status;
+
+  /** Revokes a token that is taken, and waits until it isn't any more. */
+  async function revoked() {
+    const accessToken = await token();
+    assert.equal((await atTheEdge(accessToken)).status, 200);
+    const { status } = await request(`${system.issuer.url}/oauth2/v1/revoke`, { headers: basic(client.clientId, client.clientSecret), form: { token: accessToken } });
+    assert.equal(status, 200);
+    return until(async () => (await atTheEdge(accessToken)).status === 401, { timeoutMs: REVOKED_MS, everyMs: 10 });
+  }
+
+  test("both are trusted while one takes over from the other: no request is refused, and what is revoked is", { timeout: (MAX_AGE + 60) * 1_000 }, async (t) => {
+    const { key: made } = await command("generate");
+    const { keys } = JSON.parse(await revocationKeys(system.issuer.settings));
+    assert.equal(keys.length, 2);
+    const only = (isOurs) => keys.filter(({ kid }) => isOurs(kid === made.kid));
+    await trust(keys);
+    await edgeReady(system.edge.url);
+
+    const refused = [];
+    let asked = 0;
+    let running = true;
+    const work = async () => {
+      while (running) {
+        const { status, text } = await atTheEdge(await token());
+        asked += 1;
+        if (status !== 200) refused.push(`${status} ${text}`);
+        await sleep(5);
+      }
+    };
+    const workers = [work(), work()];
+    try {
+      const { key, predecessor } = await command("rotate");
+      assert.deepEqual([key.kid, predecessor.kid], [made.kid, only((isNew) => !isNew)[0].kid]);
+      assert.ok(await revoked(), "by a head of the old key");
+      const state = `select state from signing_keys where kid = '${made.kid}'`;
+      const isActive = await until(async () => (await query(system.superuserUrl, state))[0][0] === "active", { timeoutMs: (MAX_AGE + 20) * 1000, everyMs: 100 });
+      assert.ok(isActive, "the new key doesn't sign");
+      assert.ok(await revoked(), "by a head of the new key");
+      await sleep(2_000);
+    } finally {
+      running = false;
+      await Promise.all(workers);
+    }
+    t.diagnostic(`${asked} requests while the key of heads changed, ${refused.length} refused`);
+    assert.ok(asked > 100, String(asked));
+    assert.deepEqual(refused.slice(0, 5), []);
+
+    // Nothing that is needed now hangs on the old key; and without the new one nothing is believed.
+    await trust(only((isNew) => isNew));
+    await edgeReady(system.edge.url);
+    assert.ok(await revoked());
+    await trust(only((isNew) => !isNew));
+    const end = Date.now() + 4_000;
+    while (Date.now() < end) {
+      assert.equal(await health(), 503);
+      await sleep(500);
+    }
   });
 });
 

@@ -7,6 +7,7 @@ mod bootstrap;
 mod credentials;
 mod describe;
 mod doctor;
+mod dumps;
 mod jobs;
 mod keys;
 mod migrate;
@@ -212,6 +213,11 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Does what the command line says. What goes wrong is said on standard error.
 pub async fn run(cli: Cli) -> ExitCode {
+    if let Err(error) = dumps::forbid() {
+        eprintln!(
+            "countersign: a core dump of this process could hold its keys, and can't be forbidden: {error}"
+        );
+    }
     // What isn't UTF-8 can't be a setting of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));

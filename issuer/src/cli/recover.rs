@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{Outcome, operator};
 use crate::clock;
 use crate::config::Sources;
-use crate::management::recovery;
+use crate::management::recovery::{self, Recovered};
 
 #[derive(Debug, Args)]
 #[command(
@@ -41,18 +41,18 @@ pub(super) async fn run(sources: &Sources, options: &Recover) -> Outcome {
         println!("{}", json!({ "epoch": recovered.epoch, "issued_up_to": ended }));
         return Ok(());
     }
+    print(recovered, &ended);
+    Ok(())
+}
+
+/// What was done, with `ended` as the time up to which tokens have ended, and what only people remember.
+pub(super) fn print(recovered: Recovered, ended: &str) {
     println!("Every token that was issued up to {ended} has ended: clients get new ones by asking.");
     println!(
         "Heads are of epoch {} from now on, and edges take them instead of what they hold.",
         recovered.epoch
     );
     println!();
-    rest_by_hand();
-    Ok(())
-}
-
-/// What only people remember.
-pub(super) fn rest_by_hand() {
     println!("What was changed after the backup was made is gone, and has to be done again:");
     println!(
         "  agents and tenants suspended or decommissioned, credentials revoked or rotated: `countersign agents`, `tenants`, `credentials`;"

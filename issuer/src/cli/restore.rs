@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::output::{self, Format};
-use super::recover::{self, rest_by_hand};
+use super::recover;
 use crate::config::{self, Sources};
 use crate::storage::Database;
 use crate::{backup, clock, telemetry};
@@ -77,15 +77,7 @@ pub(super) async fn run(sources: &Sources, options: &Restore) -> Outcome {
     )?;
     println!();
     match (restored.recovered, ended) {
-        (Some(recovered), Some(ended)) => {
-            println!("Every token that was issued up to {ended} has ended: clients get new ones by asking.");
-            println!(
-                "Heads are of epoch {} from now on, and edges take them instead of what they hold.",
-                recovered.epoch
-            );
-            println!();
-            rest_by_hand();
-        }
+        (Some(recovered), Some(ended)) => recover::print(recovered, &ended),
         _ => println!("It is a copy. Before an issuer runs on it that publishes: countersign recover"),
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use reqwest::Url;
+use reqwest::{Client, Method, RequestBuilder, Url};
 
 use super::secret::Secret;
 use super::sources::Reader;
@@ -29,7 +29,7 @@ pub struct Edge {
 }
 
 /// Workers KV, by Cloudflare's REST API.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KvStore {
     /// Everything before `/storage/kv/namespaces/…`.
     pub api_base: Url,
@@ -37,6 +37,19 @@ pub struct KvStore {
     pub namespace_id: String,
     /// Absent in development, where wrangler's local API asks for none.
     pub token: Option<Secret>,
+}
+
+impl KvStore {
+    /// A request about the namespace; `what` is the rest of its path, already escaped: `values/…`, `bulk/delete`.
+    pub fn request(&self, client: &Client, method: Method, what: &str) -> RequestBuilder {
+        let Self { api_base, namespace_id, token } = self;
+        let base = api_base.as_str().trim_end_matches('/');
+        let request = client.request(method, format!("{base}/storage/kv/namespaces/{namespace_id}/{what}"));
+        match token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
 }
 
 const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4/accounts/";

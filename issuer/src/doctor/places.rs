@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_shared::revocation::hex;
 use reqwest::header::DATE;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -179,21 +179,8 @@ pub(super) async fn base(database: &Database, publisher: &Publisher) -> Option<F
         Err(error) => return Some(Finding::failure(CHECK, error.to_string(), "see the database's log")),
     };
     let name = hex(&sha256);
-    let kv = &edge.kv;
-    let path = format!(
-        "{}/storage/kv/namespaces/{}/values/base%2F{name}",
-        kv.api_base.as_str().trim_end_matches('/'),
-        kv.namespace_id
-    );
-    let asked = async {
-        let request = client()?.get(path);
-        match &kv.token {
-            Some(token) => request.bearer_auth(token.expose()),
-            None => request,
-        }
-        .send()
-        .await
-    };
+    let value = format!("values/base%2F{name}");
+    let asked = async { edge.kv.request(&client()?, Method::GET, &value).send().await };
     Some(match asked.await {
         Ok(response) if response.status() == StatusCode::OK => {
             Finding::ok(CHECK, format!("the base in force, {}…, is in KV", &name[..12]))

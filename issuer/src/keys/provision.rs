@@ -2,11 +2,12 @@
 
 use aws_lc_rs::{hmac, rand};
 use countersign_shared::Algorithm;
-use tracing::info;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::envelope::{self, Context, SealKey};
 use super::import::Imported;
+use super::schedule::size;
 use super::{KeyError, MasterKey, generate, seal};
 use crate::clock;
 use crate::config::Signing;
@@ -59,6 +60,12 @@ pub async fn provision(
                 Some(imported) => seal(master, purpose, &imported.0)?,
                 None => seal(master, purpose, &generate::generate(algorithm, signing.rsa_bits).await?)?,
             };
+            if let Some(bits) = size(&record).filter(|bits| *bits != signing.rsa_bits) {
+                warn!(
+                    "the first key has {bits} bits, and TOKEN_SIGNING_RSA_BITS is {}: a key of that size follows by itself",
+                    signing.rsa_bits
+                );
+            }
             record.state = KeyState::Active;
             record.activates_at = Some(clock::precise());
             signing_keys::insert(&mut transaction, &record).await?;

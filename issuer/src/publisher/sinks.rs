@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use super::artifacts::BaseObject;
@@ -97,22 +97,12 @@ impl fmt::Display for SinkError {
 pub(super) struct KvStore {
     client: Client,
     place: String,
-    namespace: String,
-    token: Option<Secret>,
+    config: config::KvStore,
 }
 
 impl KvStore {
     pub(super) fn new(client: Client, config: &config::KvStore) -> Self {
-        let base = config.api_base.as_str().trim_end_matches('/');
-        let namespace = format!("{base}/storage/kv/namespaces/{}", config.namespace_id);
-        Self { client, place: format!("kv {}", config.namespace_id), namespace, token: config.token.clone() }
-    }
-
-    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.token {
-            Some(token) => request.bearer_auth(token.expose()),
-            None => request,
-        }
+        Self { client, place: format!("kv {}", config.namespace_id), config: config.clone() }
     }
 }
 
@@ -126,9 +116,10 @@ impl Sink for KvStore {
             let Artifact::Object(object) = artifact else {
                 return Err(SinkError::Failed("only objects go through KV".into()));
             };
-            let url = format!("{}/values/{}", self.namespace, object.name().replace('/', "%2F"));
-            let request = self.client.put(url).header(CONTENT_TYPE, "application/octet-stream");
-            send(self.authorized(request).timeout(OBJECT_TIMEOUT).body(object.bytes.clone())).await?;
+            let value = format!("values/{}", object.name().replace('/', "%2F"));
+            let request = self.config.request(&self.client, Method::PUT, &value).timeout(OBJECT_TIMEOUT);
+            let request = request.header(CONTENT_TYPE, "application/octet-stream");
+            send(request.body(object.bytes.clone())).await?;
             Ok(Receipt::default())
         })
     }
@@ -145,8 +136,8 @@ impl ObjectStore for KvStore {
 
     fn delete<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<String>, SinkError>> {
         Box::pin(async move {
-            let request = self.client.post(format!("{}/bulk/delete", self.namespace)).json(names);
-            let response = send(self.authorized(request).timeout(OBJECT_TIMEOUT)).await?;
+            let request = self.config.request(&self.client, Method::POST, "bulk/delete").json(names);
+            let response = send(request.timeout(OBJECT_TIMEOUT)).await?;
             let answer = response.json::<Deleted>().await.map_err(failed)?;
             let left = answer.result.unsuccessful_keys.unwrap_or_default();
             Ok(names.iter().filter(|name| !left.contains(name)).cloned().collect())

@@ -237,6 +237,34 @@ async fn the_first_key_may_come_from_the_environment() {
     }
 }
 
+/// A key of another size than issuers are set to doesn't stay for long: that is said.
+#[tokio::test]
+async fn a_key_of_another_size_is_said_to_be_replaced() {
+    let files = Files::new();
+    files.pair("large", "-algorithm RSA -pkeyopt rsa_keygen_bits:3072");
+    files.pair("usual", RSA);
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let said = Cli::new(&database.url).run(&["keys", "import", "--private", &files.path("large.pem")]);
+    let said = said.expect_success();
+    assert!(said.contains("WARNING: issuers whose TOKEN_SIGNING_RSA_BITS isn't 3072 replace it"), "{said}");
+
+    for (file, bits, expected) in
+        [("large", "2048", true), ("large", "3072", false), ("usual", "2048", false)]
+    {
+        let database = TestDatabase::empty().await;
+        let cli = Cli::new(&database.url)
+            .env("JWT_PRIVATE_KEY", &files.path(&format!("{file}.pem")))
+            .env("JWT_PUBLIC_KEY", &files.path(&format!("{file}.pub.pem")))
+            .env("TOKEN_SIGNING_RSA_BITS", bits);
+        cli.run(&["migrate"]).expect_success();
+        let said = cli.run(&["bootstrap"]);
+        said.expect_success();
+        let said = said.stderr();
+        let warning = "the first key has 3072 bits, and TOKEN_SIGNING_RSA_BITS is 2048";
+        assert_eq!(said.contains(warning), expected, "{file} {bits}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn keys_come_in_every_usual_form_and_weak_ones_are_refused() {
     let (database, _) = TestDatabase::bootstrapped().await;

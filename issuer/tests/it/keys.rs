@@ -1,6 +1,7 @@
 //! The life of signing keys.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::Duration;
 
 use countersign_issuer::keys::check_signature;
@@ -326,6 +327,15 @@ async fn commands_say_what_follows() {
         .value("select activates_at < now() + interval '3 seconds' from signing_keys where state = 'pending'")
         .await;
     assert!(soon, "{rotated}");
+    // Its time is put off, so that it doesn't come while the rest is tried.
+    database
+        .execute(
+            "with later as (select now() + interval '1 hour' as at)
+             update signing_keys set activates_at = case state when 'pending' then at else activates_at end,
+                                     signs_until = case state when 'active' then at end
+             from later where purpose = 'token'",
+        )
+        .await;
     // The same once more is the same rotation.
     assert_eq!(json_of(&cli, &["keys", "rotate"])["key"]["kid"], made["kid"]);
     let given_up = json_of(&cli, &["keys", "retire", made["kid"].as_str().unwrap()]);
@@ -366,6 +376,28 @@ async fn commands_say_what_follows() {
     let rotated = json_of(&cli, &["keys", "rotate", "--purpose", "revocation", "--now"]);
     assert_eq!((&rotated["key"]["state"], &rotated["predecessor"]["kid"]), (&json!("active"), &json!(heads)));
     assert_eq!(rotated["warnings"].as_array().unwrap().len(), 1);
+}
+
+/// A key whose time has come signs, though nobody has written that it is active yet: it isn't given up as one that never signed.
+#[tokio::test]
+async fn a_key_whose_time_has_come_is_not_retired() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let cli = Cli::new(&database.url);
+    let next = json_of(&cli, &["keys", "rotate"])["key"]["kid"].as_str().unwrap().to_owned();
+    for change in [
+        "update signing_keys set signs_until = now() where state = 'active' and purpose = 'token'",
+        "update signing_keys set activates_at = now() where state = 'pending'",
+    ] {
+        database.execute(change).await;
+    }
+    let said = cli.run(&["keys", "retire", &next, "--now"]).expect_failure();
+    assert!(said.starts_with("it signs: rotate to another key first"), "{said}");
+    assert_eq!(states(&database).await[&next], "pending");
+    // What is to sign only later is given up.
+    database
+        .execute("update signing_keys set activates_at = now() + interval '1 minute' where state = 'pending'")
+        .await;
+    cli.run(&["keys", "retire", &next]).expect_success();
 }
 
 /// However often keys are made and rotated, the JWK Set can be read.
@@ -676,6 +708,53 @@ async fn a_resource_server_s_tokens_are_signed_as_it_asks() {
     assert_eq!(refused.status().as_u16(), 400);
 }
 
+/// Nothing is half done of the keys for `EdDSA`.
+async fn assert_whole(database: &TestDatabase, when: &str) {
+    let broken: Vec<String> = sqlx::query_scalar(
+        // A key that signs no more and has no end; one with an end that nobody follows at; one whose time it is and another's too; a key that was retired
+        // while it was verified with; two announcements of one event.
+        "select kid from signing_keys k where state = 'active' and signs_until is not null and purpose = 'token' and algorithm = 'EdDSA'
+             and not exists (select from signing_keys s where s.algorithm = k.algorithm and s.purpose = 'token' and s.activates_at = k.signs_until)
+         union all select kid from signing_keys where state = 'retired' and retires_at > now()
+         union all select kid from signing_keys k where state <> 'retired' and purpose = 'token' and algorithm = 'EdDSA' and activates_at <= now()
+             and exists (select from signing_keys s where s.algorithm = k.algorithm and s.purpose = k.purpose and s.state <> 'retired'
+                         and s.activates_at > k.activates_at and s.activates_at <= now() and k.signs_until is null)
+         union all select target_id from (select target_id, action from audit_events where action like 'key.%' and action <> 'key.scheduled'
+                                          union all
+                                          select target_id, action from audit_queue where action like 'key.%' and action <> 'key.scheduled') e
+             group by target_id, action having count(*) > 1",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .unwrap();
+    assert!(broken.is_empty(), "{when}: {broken:?}");
+}
+
+/// A key that is made while a resource server is changed is kept for as long as that one's tokens live, whichever is committed first.
+#[tokio::test]
+async fn a_key_made_meanwhile_is_kept_for_the_longest_lifetime() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    // What is there already is kept for longer than that: there has been a resource server which asked for it.
+    database.execute("update signing_keys set longest_lifetime_seconds = 9000 where purpose = 'token'").await;
+    let mut change = database.pool.begin().await.unwrap();
+    let changed =
+        sqlx::query("update resource_servers set token_lifetime_seconds = 7200").execute(&mut *change).await;
+    assert!(changed.unwrap().rows_affected() > 0);
+    let mut rotating =
+        Cli::new(&database.url).command(&["keys", "rotate"]).stdout(Stdio::null()).spawn().unwrap();
+    let waiting = "select exists (select from pg_locks where locktype = 'advisory' and not granted
+                                  and database = (select oid from pg_database where datname = current_database()))";
+    eventually("it waits, or is through", 20, async || {
+        (database.value::<bool>(waiting).await || rotating.try_wait().unwrap().is_some()).then_some(())
+    })
+    .await;
+    change.commit().await.unwrap();
+    assert!(rotating.wait().unwrap().success());
+    let kept: i32 =
+        database.value("select longest_lifetime_seconds from signing_keys where state = 'pending'").await;
+    assert_eq!(kept, 7200);
+}
+
 /// Whoever leads is killed, again and again, at no chosen moment, while one rotation after another is under way. Each step is one transaction, so what is left
 /// behind is always whole, and the next leader goes on from there.
 #[tokio::test]
@@ -687,26 +766,7 @@ async fn a_leader_that_is_killed_leaves_nothing_half_done() {
     forget_max_age(&database).await;
     let start = async || Issuer::start_on(database.clone(), administrator.clone(), settings).await;
     let mut replicas = [start().await, start().await];
-    let whole = async |when: &str| {
-        let broken: Vec<String> = sqlx::query_scalar(
-            // A key that signs no more and has no end; one with an end that nobody follows at; one whose time it is and another's too; a key that was retired
-            // while it was verified with; two announcements of one event.
-            "select kid from signing_keys k where state = 'active' and signs_until is not null and purpose = 'token' and algorithm = 'EdDSA'
-                 and not exists (select from signing_keys s where s.algorithm = k.algorithm and s.purpose = 'token' and s.activates_at = k.signs_until)
-             union all select kid from signing_keys where state = 'retired' and retires_at > now()
-             union all select kid from signing_keys k where state <> 'retired' and purpose = 'token' and algorithm = 'EdDSA' and activates_at <= now()
-                 and exists (select from signing_keys s where s.algorithm = k.algorithm and s.purpose = k.purpose and s.state <> 'retired'
-                             and s.activates_at > k.activates_at and s.activates_at <= now() and k.signs_until is null)
-             union all select target_id from (select target_id, action from audit_events where action like 'key.%' and action <> 'key.scheduled'
-                                              union all
-                                              select target_id, action from audit_queue where action like 'key.%' and action <> 'key.scheduled') e
-                 group by target_id, action having count(*) > 1",
-        )
-        .fetch_all(&database.pool)
-        .await
-        .unwrap();
-        assert!(broken.is_empty(), "{when}: {broken:?}");
-    };
+    let whole = async |when: &str| assert_whole(&database, when).await;
     let (mut kills, mut leaders) = (0, 0);
     let mut seed = u64::from(std::process::id()) | 1;
     let mut rotations = 0_i64;

@@ -1,13 +1,16 @@
 //! Starting and stopping.
 
 use std::net::TcpListener;
+#[cfg(target_os = "linux")]
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use countersign_shared::Jti;
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::support::cli::Cli;
+use crate::support::cli::{BINARY, Cli};
 use crate::support::edge::{Edge, Mood};
 use crate::support::file::File;
 use crate::support::issuer::{Starting, claims};
@@ -24,6 +27,47 @@ async fn a_taken_port_is_named_with_its_setting() {
     assert_eq!(said, format!("{address} is in use by another process: stop that, or change PORT or HOST"));
     let said = cli.env("ADMIN_ADDRESS", &address.to_string()).run(&["serve"]).expect_failure();
     assert_eq!(said, format!("{address} is in use by another process: stop that, or change ADMIN_ADDRESS"));
+}
+
+/// Whatever limit it inherits. A shell under the same limit is dumped: so that shows.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_crash_leaves_no_dump_of_memory() {
+    let folder = std::env::temp_dir().join(format!("countersign-dumps-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let abort = |pid: u32| {
+        assert!(Command::new("kill").args(["-ABRT", &pid.to_string()]).status().unwrap().success());
+    };
+    // It waits for a database that isn't there.
+    let cli = Cli::new("postgres://nobody@127.0.0.1:1/none");
+    let inherited = cli.command(&[]);
+    let inherited = inherited.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let mut under_limit = Command::new("/bin/sh");
+    under_limit.current_dir(&folder).env_clear().envs(inherited).stderr(Stdio::null()).stdout(Stdio::null());
+    under_limit.args(["-c", "ulimit -S -c unlimited && exec \"$@\"", "sh"]);
+    let start = |command: &mut Command, arguments: &[&str]| command.args(arguments).spawn().unwrap();
+    let mut sleeping = {
+        let mut shell = Command::new("/bin/sh");
+        shell.current_dir(&folder).args(["-c", "ulimit -S -c unlimited && exec \"$@\"", "sh"]);
+        start(&mut shell, &["sleep", "20"])
+    };
+    let mut issuer = start(&mut under_limit, &[BINARY, "serve"]);
+    // The soft limit and the hard one.
+    let limits = |pid: u32| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+        let line =
+            limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap_or_default();
+        line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    };
+    eventually("no dump is allowed", 10, async || (limits(issuer.id()) == "0 0").then_some(())).await;
+    eventually("one is", 10, async || limits(sleeping.id()).starts_with("unlimited").then_some(())).await;
+    for process in [&issuer, &sleeping] {
+        abort(process.id());
+    }
+    let ended = [issuer.wait().unwrap(), sleeping.wait().unwrap()];
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(ended.map(|status| status.signal()), [Some(6); 2]);
+    assert_eq!(ended.map(|status| status.core_dumped()), [false, true]);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::config::{self, Readers, Secret, Sources, read_secret};
 use crate::domain::signing_key::Purpose;
 use crate::keys::MasterKey;
 use crate::keys::import::{self, Imported, Wishes};
-use crate::keys::rotation::{Change, Plan, Spare};
+use crate::keys::rotation::{Change, Plan, Spare, size};
 use crate::storage::Database;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
@@ -149,6 +149,12 @@ async fn sign_with(database: &Database, master: &MasterKey, imported: Imported) 
         follows.push(format!("it signs from {}", when(from, known.now)));
     }
     let predecessor = predecessor.and_then(|kid| known.key(&kid).cloned());
+    let mut warnings = Vec::new();
+    if let Some(bits) = size(&key).filter(|bits| predecessor.as_ref().and_then(size) != Some(*bits)) {
+        warnings.push(format!(
+            "issuers whose TOKEN_SIGNING_RSA_BITS isn't {bits} replace it by a key of their size: set it to {bits} to go on with this one"
+        ));
+    }
     if let Some(old) = &predecessor {
         let until = old.retires_at.map_or_else(|| "-".to_owned(), |until| when(until, known.now));
         follows.push(format!("the old key {} signs until then and verifies until {until}", old.kid));
@@ -157,7 +163,7 @@ async fn sign_with(database: &Database, master: &MasterKey, imported: Imported) 
         predecessor: predecessor.as_ref().map(KeyBody::from),
         key: Some(KeyBody::from(&key)),
         what_follows: follows,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 

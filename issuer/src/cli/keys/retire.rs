@@ -36,7 +36,8 @@ pub(super) async fn run(sources: &Sources, options: &Retire) -> Outcome {
     let now = change.known.now;
     let before = change.known.key(&options.kid).cloned().ok_or(RotationError::NotFound)?;
     let alive = before.retires_at.filter(|until| before.state == KeyState::Retiring && *until > now);
-    if before.state == KeyState::Active {
+    // By its state, or by its time: the states follow a moment later, or when an issuer runs again.
+    if before.state == KeyState::Active || before.signs_at(now) {
         return Err("it signs: rotate to another key first (`countersign keys rotate`), or revoke it (`countersign keys revoke`)".into());
     }
     if let Some(until) = alive.filter(|_| !options.now) {
