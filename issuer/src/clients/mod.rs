@@ -35,9 +35,9 @@ pub const LEASE: Duration = Duration::from_millis(900);
 /// By how much this host's clock may be ahead of the database's, in milliseconds.
 const MAX_AHEAD: i64 = 1000;
 /// What is kept at most, in records: agents with their credentials (about a kilobyte each), tenants, resource servers.
-const MAX_CLIENTS: u64 = 100_000;
-const MAX_TENANTS: u64 = 10_000;
-const MAX_RESOURCE_SERVERS: u64 = 20_000;
+pub(crate) const MAX_CLIENTS: u64 = 100_000;
+pub(crate) const MAX_TENANTS: u64 = 10_000;
+pub(crate) const MAX_RESOURCE_SERVERS: u64 = 20_000;
 
 /// The records of this process.
 pub struct Clients {
