@@ -143,7 +143,7 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
             _ = pings.tick() => {
                 let (asked, clock) = (Instant::now(), clock::millis());
                 let theirs = listening.ping().await?;
-                app.clients.compare_clocks(clock, theirs);
+                app.clients.compare_clocks(clock, asked, theirs);
                 // First this, then the sign of life: it says that all of it was taken in.
                 while let Some(payload) = listening.arrived() {
                     dispatch.deliver(&payload);

@@ -52,11 +52,7 @@ pub fn table() -> String {
             "`MAX_REQUESTS`".to_owned(),
             "503 `OVERLOADED`, `temporarily_unavailable`, at once",
         ),
-        (
-            "… with those that revoke",
-            format!("1/{SPARE} more"),
-            "the same",
-        ),
+        ("… with those that revoke", format!("1/{SPARE} more"), "the same"),
         ("connections at once", "`MAX_CONNECTIONS`".to_owned(), "more wait to be accepted"),
         (
             "connections at once from one IPv4 address, or one IPv6 /64",

@@ -18,6 +18,7 @@ use utoipa::openapi::{RefOr, Schema};
 use super::error::RETRY_AFTER_SECONDS;
 use super::openapi;
 use crate::app::App;
+use crate::clients::Clock;
 use crate::clock;
 use crate::hot;
 use crate::keys::KeyError;
@@ -205,10 +206,13 @@ async fn hot_state(app: &App) -> Check {
     Check { name: "hot_state", verdict, body }
 }
 
-/// Whether this host's clock is fit for issuing tokens.
+/// Whether this host's clock is fit for deciding about tokens.
 fn clock(app: &App) -> Check {
-    let (verdict, status) =
-        if app.clients.is_clock_ahead() { (Verdict::Unavailable, "ahead") } else { (Verdict::Ready, "ok") };
+    let (verdict, status) = match app.clients.clock() {
+        Clock::Right => (Verdict::Ready, "ok"),
+        Clock::Ahead => (Verdict::Unavailable, "ahead"),
+        Clock::Behind => (Verdict::Unavailable, "behind"),
+    };
     Check { name: "clock", verdict, body: json!({ "status": status }) }
 }
 

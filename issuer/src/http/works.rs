@@ -15,8 +15,9 @@ use tracing::warn;
 
 use super::bounds::COMPLAINT_INTERVAL;
 use super::error::ApiError;
-use super::{is_oauth, oauth};
+use super::{is_oauth, oauth, respond};
 use crate::app::App;
+use crate::clients::Clock;
 use crate::{clock, metrics};
 
 /// One part in so many is added for what takes tokens back.
@@ -101,13 +102,25 @@ impl Drop for Place {
     }
 }
 
-/// Lets a request in, or turns it away.
+/// Lets a request in, or turns it away: because there are too many, or because this host's clock is wrong.
 pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if !is_counted(path) {
         return next.run(request).await;
     }
     let oauth = is_oauth(path);
+    // By a wrong clock a valid token seems to have expired or to be of the future, and a rule ends too much or too little. What takes back one token needs none.
+    if !matches!(path, "/oauth2/v1/revoke" | "/api/v1/token/revoke") {
+        let wrong = match app.clients.clock() {
+            Clock::Right => None,
+            Clock::Ahead => Some("ahead of"),
+            Clock::Behind => Some("behind"),
+        };
+        if let Some(wrong) = wrong {
+            let cause = format!("this host's clock is {wrong} the database's: set it right");
+            return respond(ApiError::Unavailable(cause), path);
+        }
+    }
     let Some(place) = app.works.place(path) else { return app.works.refuse(oauth) };
     let answering = async {
         let response = next.run(request).await;
