@@ -122,6 +122,14 @@ impl Clients {
         self.record(&self.tenants, tenant, tenant.0, clients::find_tenant(database, tenant)).await
     }
 
+    /// The client `agent` and its tenant, where both are in memory and count.
+    pub fn at_hand(&self, agent: AgentId) -> Option<(Arc<Client>, Arc<Tenant>)> {
+        let client = self.kept(&self.agents, &agent, self.generations.stamp(agent.0))?;
+        let tenant = client.tenant_id;
+        let tenant = self.kept(&self.tenants, &tenant, self.generations.stamp(tenant.0))?;
+        Some((client, tenant))
+    }
+
     /// The tenant's resource server called `identifier`; without it, its default.
     pub async fn resource_server(
         &self,
@@ -143,17 +151,25 @@ impl Clients {
     ) -> Result<Option<Arc<T>>, StorageError> {
         // Before anything is read: what changes from here on makes this stamp an old one.
         let stamp = self.generations.stamp(subject);
-        if self.is_current()
-            && let Some(found) = kept.get(&key)
-            && found.stamp == stamp
-        {
-            return Ok(Some(found.record));
+        if let Some(record) = self.kept(kept, &key, stamp) {
+            return Ok(Some(record));
         }
         let Some(record) = load.await?.map(Arc::new) else { return Ok(None) };
         if self.is_current() {
             kept.insert(key, Kept { record: record.clone(), stamp });
         }
         Ok(Some(record))
+    }
+
+    /// What is kept under `key`, if it counts. `stamp`: the subject's, of just before.
+    fn kept<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
+        &self,
+        kept: &Cache<K, Kept<T>>,
+        key: &K,
+        stamp: Stamp,
+    ) -> Option<Arc<T>> {
+        let found = if self.is_current() { kept.get(key) } else { None };
+        found.filter(|found| found.stamp == stamp).map(|found| found.record)
     }
 
     /// The agent or one of its credentials has changed.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use countersign_shared::{AgentId, Jti};
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Attempts, Counted, Failed, Health, HotState, MonthlyCount, OutOfReach};
+use super::{Answered, Asked, Failed, Health, HotState, MonthlyCount, OutOfReach, Verdict};
 use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate, Subject};
 
 /// Above this many marks the next one first clears out those that have lapsed.
@@ -77,6 +77,54 @@ impl InProcess {
         self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`HotState::admit`].
+    pub(super) fn judge(&self, asked: Asked<'_>, now: Moment) -> Answered {
+        let Asked { address, pair, proved, rates } = asked;
+        let (window, elapsed) = (now.window(), now.elapsed());
+        let mut map = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = |rate: &Rate| map.entries.get(&rate.subject).map(|windows| windows.seen_from(window));
+        let counts: Vec<Counts> =
+            address.iter().chain(rates).map(|rate| seen(rate).unwrap_or_default()).collect();
+        let (of_address, of_rates) = counts.split_at(usize::from(address.is_some()));
+        let have_room = |rates: &[Rate], counts: &[Counts]| {
+            rates.iter().zip(counts).all(|(rate, counts)| counts.has_room(rate.limit, elapsed))
+        };
+        let mut count = |rates: &[Rate], counts: &[Counts]| {
+            for (rate, counts) in rates.iter().zip(counts) {
+                let windows = map.entry(rate.subject, now, |windows| windows.window + 1 < window);
+                let counts = Counts { current: counts.current + 1, ..*counts };
+                *windows = Windows { window: windows.window.max(window), counts };
+            }
+        };
+
+        if !have_room(address.as_slice(), of_address) {
+            return Answered { verdict: Verdict::AddressFull, counts };
+        }
+        count(address.as_slice(), of_address);
+        if let Some(pair) = pair {
+            let mut pairs = self.pairs();
+            if let Some(left) = pairs.entries.get(&pair).and_then(|failures| failures.locked_for(now)) {
+                return Answered { verdict: Verdict::LockedOut(left), counts };
+            }
+            if proved {
+                pairs.entries.remove(&pair);
+            }
+        }
+        if !have_room(rates, of_rates) {
+            return Answered { verdict: Verdict::Full, counts };
+        }
+        count(rates, of_rates);
+        Answered { verdict: Verdict::Admitted, counts }
+    }
+
+    /// Forgets what `pair` failed at.
+    pub(super) fn forget_failures(&self, pair: Pair) {
+        let mut pairs = self.pairs();
+        if !pairs.entries.is_empty() {
+            pairs.entries.remove(&pair);
+        }
+    }
+
     /// Takes over a lockout that is known from elsewhere.
     pub(super) fn lock_out(&self, pair: Pair, left: Duration, now: Moment) {
         let until = now.millis + u64::try_from(left.as_millis()).unwrap_or(u64::MAX / 2);
@@ -108,40 +156,8 @@ impl HotState for InProcess {
         Box::pin(ready(Some(revoked)))
     }
 
-    fn count<'a>(
-        &'a self,
-        rates: &'a [Rate],
-        authenticated: Option<Pair>,
-        now: Moment,
-    ) -> BoxFuture<'a, Counted> {
-        let pairs = self.pairs();
-        let locked = authenticated.and_then(|pair| pairs.entries.get(&pair)?.locked_for(now));
-        drop(pairs);
-        if let Some(left) = locked {
-            return Box::pin(ready(Counted::locked_out(left)));
-        }
-        let (window, elapsed) = (now.window(), now.elapsed());
-        let mut map = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = |rate: &Rate| map.entries.get(&rate.subject).map(|windows| windows.seen_from(window));
-        let counts: Vec<Counts> = rates.iter().map(|rate| seen(rate).unwrap_or_default()).collect();
-        let has_room = rates.iter().zip(&counts).all(|(rate, counts)| counts.has_room(rate.limit, elapsed));
-        if has_room {
-            for (rate, counts) in rates.iter().zip(&counts) {
-                let windows = map.entry(rate.subject, now, |windows| windows.window + 1 < window);
-                let counts = Counts { current: counts.current + 1, ..*counts };
-                *windows = Windows { window: windows.window.max(window), counts };
-            }
-        }
-        Box::pin(ready(Counted { has_room, counts, locked_for: None }))
-    }
-
-    fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts> {
-        let pairs = self.pairs();
-        let attempts = pairs.entries.get(&pair).map(|failures| Attempts {
-            locked_for: failures.locked_for(now),
-            failed: !failures.at.is_empty() && now.millis < failures.lapse,
-        });
-        Box::pin(ready(attempts.unwrap_or_default()))
+    fn admit<'a>(&'a self, asked: Asked<'a>, now: Moment) -> BoxFuture<'a, Answered> {
+        Box::pin(ready(self.judge(asked, now)))
     }
 
     fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, Failed> {
@@ -164,11 +180,6 @@ impl HotState for InProcess {
             failures.locked_until = now.millis + millis(policy.lockout);
         }
         Box::pin(ready(if locks { Failed::LocksOut } else { Failed::Noted }))
-    }
-
-    fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()> {
-        self.pairs().entries.remove(&pair);
-        Box::pin(ready(()))
     }
 
     fn unlock(&self, client: AgentId, network: Option<Network>) -> BoxFuture<'_, Result<(), OutOfReach>> {
@@ -243,18 +254,41 @@ mod tests {
         Rate { subject: Subject::Ip(Network::of(std::net::Ipv4Addr::from_bits(host).into())), limit }
     }
 
+    fn admitted(state: &InProcess, rates: &[Rate], now: u64) -> bool {
+        state.judge(Asked { rates, ..Asked::default() }, at(now)).verdict == Verdict::Admitted
+    }
+
+    fn locked_for(state: &InProcess, host: u8, now: u64) -> Option<Duration> {
+        match state.judge(Asked { pair: Some(pair(host)), ..Asked::default() }, at(now)).verdict {
+            Verdict::LockedOut(left) => Some(left),
+            _ => None,
+        }
+    }
+
     #[test]
     fn counts_under_every_limit_or_under_none() {
         let state = InProcess::default();
-        let count =
-            |limits: &[Rate], now| state.count(limits, None, at(now)).now_or_never().unwrap().has_room;
         let both = [rate(1, 3), rate(2, 2)];
-        assert_eq!([0, 1, 2].map(|now| count(&both, now)), [true, true, false]);
-        assert!(count(&both[..1], 3), "what was refused wasn't counted");
-        assert!(!count(&both[..1], 4));
+        assert_eq!([0, 1, 2].map(|now| admitted(&state, &both, now)), [true, true, false]);
+        assert!(admitted(&state, &both[..1], 3), "what was refused wasn't counted");
+        assert!(!admitted(&state, &both[..1], 4));
         // Half of the three have faded; a minute later all have.
-        assert!(count(&both[..1], 90_000) && !count(&both[..1], 90_001));
-        assert!(count(&both, 180_000) && count(&both, 180_000));
+        assert!(admitted(&state, &both[..1], 90_000) && !admitted(&state, &both[..1], 90_001));
+        assert!(admitted(&state, &both, 180_000) && admitted(&state, &both, 180_000));
+    }
+
+    #[test]
+    fn an_address_counts_whatever_becomes_of_the_request() {
+        let state = InProcess::default();
+        let verdict = |rates: &[Rate]| {
+            let asked = Asked { address: Some(rate(1, 3)), rates, ..Asked::default() };
+            state.judge(asked, at(0)).verdict
+        };
+        assert_eq!(verdict(&[rate(2, 1)]), Verdict::Admitted);
+        assert_eq!(verdict(&[rate(2, 1)]), Verdict::Full);
+        assert_eq!(verdict(&[]), Verdict::Admitted);
+        assert_eq!(verdict(&[rate(3, 1)]), Verdict::AddressFull);
+        assert!(admitted(&state, &[rate(3, 1)], 0), "behind a full address nothing was counted");
     }
 
     #[test]
@@ -263,31 +297,37 @@ mod tests {
         let policy = LockoutPolicy { attempts: 3, window: MINUTE, lockout: MINUTE * 2 };
         let outcome = |host, now| state.failed(pair(host), &policy, at(now)).now_or_never().unwrap();
         let failed = |host, now| outcome(host, now) == Failed::LocksOut;
-        let locked = |host, now| state.attempts(pair(host), at(now)).now_or_never().unwrap().locked_for;
+        let locked = |host, now| locked_for(&state, host, now);
         assert!(!failed(1, 0) && !failed(1, 50_000) && !failed(1, 60_000), "the first was a minute ago");
         assert_eq!(locked(1, 60_001), None);
         assert!(failed(1, 60_001));
         let left = Duration::from_millis(119_999);
         assert_eq!(outcome(1, 60_002), Failed::LockedOut(left), "it is already");
-        let count = |host| state.count(&[rate(1, 3)], Some(pair(host)), at(60_002)).now_or_never().unwrap();
-        assert_eq!(count(1), Counted::locked_out(left), "nor does a success that comes too late help");
-        assert!(count(2).has_room && count(2).counts[0].current == 1, "the other wasn't counted");
+        let prove = |host| {
+            let asked = Asked { pair: Some(pair(host)), proved: true, rates: &[rate(1, 3)], address: None };
+            state.judge(asked, at(60_002))
+        };
+        assert_eq!(prove(1).verdict, Verdict::LockedOut(left), "nor does a success that comes too late help");
+        assert_eq!(prove(2).counts, [Counts::default()], "the other wasn't counted");
+        assert_eq!(prove(2).verdict, Verdict::Admitted);
         assert_eq!(locked(1, 60_001), Some(MINUTE * 2));
         assert_eq!(locked(2, 60_001), None, "elsewhere it isn't");
         assert_eq!(locked(1, 180_001), None);
         assert!(!failed(1, 180_001) && !failed(1, 180_002) && failed(1, 180_003), "afresh");
 
-        // A success makes the failures forgotten.
+        // A success makes the failures forgotten; naming the client doesn't.
         assert!(!failed(3, 0) && !failed(3, 1));
-        assert!(state.attempts(pair(3), at(2)).now_or_never().unwrap().failed);
-        state.forget_failures(pair(3)).now_or_never();
-        assert_eq!(state.attempts(pair(3), at(2)).now_or_never().unwrap(), Attempts::default());
+        assert_eq!(locked(3, 2), None);
+        assert!(failed(3, 2));
+        assert!(!failed(2, 0) && !failed(2, 1));
+        assert_eq!(prove(2).verdict, Verdict::Admitted);
+        assert!(!failed(2, 60_003) && !failed(2, 60_004));
     }
 
     #[test]
     fn unlocks_one_address_or_all() {
         let state = InProcess::default();
-        let locked = |host| state.attempts(pair(host), at(1)).now_or_never().unwrap().locked_for.is_some();
+        let locked = |host| locked_for(&state, host, 1).is_some();
         let unlock = |network| state.unlock(pair(1).client.unwrap(), network).now_or_never();
         for host in 1..=3 {
             state.lock_out(pair(host), MINUTE, at(0));
@@ -303,11 +343,11 @@ mod tests {
         let state = InProcess::default();
         let entries = || state.rates.lock().unwrap().entries.len();
         for host in 0..150_000 {
-            state.count(&[rate(host, 10)], None, at(u64::from(host) / 100)).now_or_never();
+            admitted(&state, &[rate(host, 10)], u64::from(host) / 100);
         }
         assert_eq!(entries(), MAX_ENTRIES);
         // Two minutes later the next new one clears them out.
-        state.count(&[rate(u32::MAX, 10)], None, at(200_000)).now_or_never();
+        admitted(&state, &[rate(u32::MAX, 10)], 200_000);
         assert_eq!(entries(), 1);
     }
 }

@@ -29,21 +29,39 @@ pub enum Health {
     Degraded,
 }
 
-/// What came of a request's count.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Whether there was room under every limit; else it was counted against none.
-    pub has_room: bool,
-    /// For each limit, what there was before; nothing where the client is locked out.
-    pub counts: Vec<Counts>,
-    /// For how long the client is still locked out where it comes from: then it wasn't counted.
-    pub locked_for: Option<Duration>,
+/// What is asked of the limits in one go, in this order. Where one refuses, what comes after it isn't touched.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// The limit of the address that the request comes from: it is counted there, whatever becomes of it.
+    pub address: Option<Rate>,
+    /// The client and where it comes from: it must not be locked out there.
+    pub pair: Option<Pair>,
+    /// The client has just proved itself: what it failed at before is forgotten.
+    pub proved: bool,
+    /// Limits under which the request is counted: under all of them or, where one has no room, under none.
+    pub rates: &'a [Rate],
 }
 
-impl Counted {
-    fn locked_out(left: Duration) -> Self {
-        Self { locked_for: Some(left), ..Self::default() }
-    }
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// Whether the request may go on.
+    pub verdict: Verdict,
+    /// What was counted before, for the address and then for each of the rates. Where the client is locked out, of the address alone counts.
+    pub counts: Vec<Counts>,
+}
+
+/// Whether a request may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was counted everywhere.
+    Admitted,
+    /// Its address has no room: it was counted nowhere.
+    AddressFull,
+    /// The client is locked out there, for so long still: it was counted for its address only.
+    LockedOut(Duration),
+    /// One of the rates has no room: it was counted for its address only.
+    Full,
 }
 
 /// What came of a failed authentication.
@@ -55,15 +73,6 @@ pub enum Failed {
     LocksOut,
     /// Others that were under way at once had locked the client out before, for so long still.
     LockedOut(Duration),
-}
-
-/// What is known of a client from somewhere.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Attempts {
-    /// For how long it is still locked out.
-    pub locked_for: Option<Duration>,
-    /// Whether there were failures that still count.
-    pub failed: bool,
 }
 
 /// Tokens that a client got in a month.
@@ -92,23 +101,11 @@ pub trait HotState: Send + Sync {
     /// Whether `jti` has a mark; `None` where that can't be told.
     fn is_revoked(&self, jti: Jti) -> BoxFuture<'_, Option<bool>>;
 
-    /// Counts a request under all of `rates` or, where one has no room or `authenticated`, where the request's client has just proved itself, is locked out,
-    /// under none. Atomic.
-    fn count<'a>(
-        &'a self,
-        rates: &'a [Rate],
-        authenticated: Option<Pair>,
-        now: Moment,
-    ) -> BoxFuture<'a, Counted>;
-
-    /// What is known of `pair`.
-    fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts>;
+    /// Whether a request may go on; where it may, it is counted. Atomic.
+    fn admit<'a>(&'a self, asked: Asked<'a>, now: Moment) -> BoxFuture<'a, Answered>;
 
     /// Notes that `pair` failed to authenticate. Atomic.
     fn failed<'a>(&'a self, pair: Pair, policy: &'a LockoutPolicy, now: Moment) -> BoxFuture<'a, Failed>;
-
-    /// Forgets the failures of `pair`.
-    fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()>;
 
     /// Forgets failures and lockouts of `client`: from `network`, or from everywhere.
     fn unlock(&self, client: AgentId, network: Option<Network>) -> BoxFuture<'_, Result<(), OutOfReach>>;

@@ -8,10 +8,10 @@ use countersign_shared::{AgentId, Jti};
 use data_encoding::HEXLOWER;
 use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, cmd, pipe};
+use redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRedisArgs, cmd, pipe};
 use tracing::{info, warn};
 
-use super::{Attempts, Counted, Failed, Health, HotState, InProcess, MonthlyCount, OutOfReach};
+use super::{Answered, Asked, Failed, Health, HotState, InProcess, MonthlyCount, OutOfReach, Verdict};
 use crate::config::Secret;
 use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate};
 
@@ -22,7 +22,7 @@ pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 /// How long a monthly count is kept after its month, in seconds: the last tokens of a month are counted after it.
 const MONTHLY_GRACE: i64 = 86_400;
 
-static RATES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rates.lua")));
+static ADMISSION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admission.lua")));
 static FAILURE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/failure.lua")));
 
 /// A connection that re-establishes itself.
@@ -118,19 +118,18 @@ impl Redis {
         &self,
         script: &Script,
         keys: &[String],
-        arguments: &[String],
+        arguments: &[impl ToRedisArgs],
     ) -> Option<T> {
         let command = |name: &str, script: &str| {
             let mut command = cmd(name);
             command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
-        let (known, unknown) = (command("EVALSHA", &script.digest), command("EVAL", script.text));
         let mut connection = self.connection.clone();
         self.ask(async move {
-            match known.query_async(&mut connection).await {
+            match command("EVALSHA", &script.digest).query_async(&mut connection).await {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    unknown.query_async(&mut connection).await
+                    command("EVAL", script.text).query_async(&mut connection).await
                 }
                 answer => answer,
             }
@@ -187,53 +186,58 @@ impl HotState for Redis {
         Box::pin(async move { self.run(cmd("EXISTS").arg(revoked_key(jti))).await })
     }
 
-    fn count<'a>(
-        &'a self,
-        rates: &'a [Rate],
-        authenticated: Option<Pair>,
-        now: Moment,
-    ) -> BoxFuture<'a, Counted> {
+    fn admit<'a>(&'a self, asked: Asked<'a>, now: Moment) -> BoxFuture<'a, Answered> {
         Box::pin(async move {
+            let Asked { address, pair, proved, rates } = asked;
             let window = now.window();
-            let counters = rates.iter().flat_map(|Rate { subject, .. }| {
-                [window, window.saturating_sub(1)].map(|window| format!("rate:{subject}:{window}"))
-            });
-            let keys: Vec<String> = counters.chain(authenticated.map(lockout_key)).collect();
-            let limits = rates.iter().map(|rate| rate.limit.to_string());
-            let arguments: Vec<String> = std::iter::once(now.elapsed().to_string()).chain(limits).collect();
-            let answer: Option<Vec<u64>> = self.script(&RATES, &keys, &arguments).await;
-            match (answer.as_deref(), authenticated) {
-                (Some([2, left]), Some(pair)) => {
-                    let left = Duration::from_millis(*left);
-                    self.meanwhile.lock_out(pair, left, now);
-                    Counted::locked_out(left)
-                }
-                (Some([has_room, counts @ ..]), _) if counts.len() == rates.len() * 2 => {
-                    let (pairs, _) = counts.as_chunks::<2>();
-                    let counts = pairs
-                        .iter()
-                        .map(|[current, previous]| Counts { current: *current, previous: *previous });
-                    Counted { has_room: *has_room == 1, counts: counts.collect(), locked_for: None }
-                }
-                _ => self.meanwhile.count(rates, authenticated, now).await,
+            let mut keys: Vec<String> = Vec::with_capacity(2 * rates.len() + 4);
+            if let Some(pair) = pair {
+                keys.extend([lockout_key(pair), failures_key(pair)]);
             }
-        })
-    }
-
-    fn attempts(&self, pair: Pair, now: Moment) -> BoxFuture<'_, Attempts> {
-        Box::pin(async move {
-            let mut questions = pipe();
-            questions.pttl(lockout_key(pair)).exists(failures_key(pair));
-            let mut connection = self.connection.clone();
-            let answer = self.ask(async move { questions.query_async::<(i64, bool)>(&mut connection).await });
-            let Some((left, failed)) = answer.await else { return self.meanwhile.attempts(pair, now).await };
-            // Negative: there is no such key.
-            let locked_for = u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis);
-            if let Some(left) = locked_for {
-                // Should Redis be lost, this process goes on refusing.
-                self.meanwhile.lock_out(pair, left, now);
+            let mut arguments = Vec::with_capacity(rates.len() + 5);
+            arguments.push(now.elapsed());
+            arguments.extend([pair.is_some(), proved, address.is_some()].map(u64::from));
+            for Rate { subject, limit } in address.iter().chain(rates) {
+                for window in [window, window.saturating_sub(1)] {
+                    keys.push(format!("rate:{subject}:{window}"));
+                }
+                arguments.push((*limit).into());
             }
-            Attempts { locked_for, failed }
+            let answer: Option<Vec<u64>> = self.script(&ADMISSION, &keys, &arguments).await;
+            let read = || {
+                let [verdict, left, counts @ ..] = answer.as_deref()? else { return None };
+                let verdict = match (*verdict, pair) {
+                    (0, _) => Verdict::Admitted,
+                    (1, _) => Verdict::AddressFull,
+                    (2, Some(pair)) => {
+                        // Should Redis be lost, this process goes on refusing.
+                        let left = Duration::from_millis(*left);
+                        self.meanwhile.lock_out(pair, left, now);
+                        Verdict::LockedOut(left)
+                    }
+                    (3, _) => Verdict::Full,
+                    _ => return None,
+                };
+                let (pairs, _) = counts.as_chunks::<2>();
+                let counts: Vec<Counts> = pairs
+                    .iter()
+                    .map(|[current, previous]| Counts { current: *current, previous: *previous })
+                    .collect();
+                (counts.len() == rates.len() + usize::from(address.is_some()))
+                    .then_some(Answered { verdict, counts })
+            };
+            match read() {
+                Some(answered) => {
+                    // What was noted here counts no more than there.
+                    if let Some(pair) = pair
+                        .filter(|_| proved && matches!(answered.verdict, Verdict::Admitted | Verdict::Full))
+                    {
+                        self.meanwhile.forget_failures(pair);
+                    }
+                    answered
+                }
+                None => self.meanwhile.judge(asked, now),
+            }
         })
     }
 
@@ -256,13 +260,6 @@ impl HotState for Redis {
                 Some([2, left]) => Failed::LockedOut(Duration::from_millis(*left)),
                 _ => here,
             }
-        })
-    }
-
-    fn forget_failures(&self, pair: Pair) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            self.meanwhile.forget_failures(pair).await;
-            _ = self.run::<()>(cmd("DEL").arg(failures_key(pair))).await;
         })
     }
 

@@ -34,7 +34,7 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Counts a request by where it comes from, before anything else is done with it, and tells how it stands with the limits that it met.
+/// Counts a request by where it comes from, before anything is done for it, and tells how it stands with the limits that it met.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let Some(endpoint) = endpoint(path).filter(|_| request.method() != Method::OPTIONS) else {
@@ -44,16 +44,20 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     // Ids and all: a path that a route matched holds no more than that.
     let asked = format!("{} {}", request.method(), path.chars().take(256).collect::<String>());
     let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
-    let ip = origin.client_ip;
+    let address = origin.client_ip.map(|ip| app.limits.of_address(ip));
     let answering = async {
-        if let Some(ip) = ip
-            && let Err(limited) = app.limits.from_address(ip).await
-        {
-            return refuse(limited, oauth);
+        // OAuth's endpoints ask for it with what else they ask, in one go; for requests that don't get as far it is asked here.
+        if oauth {
+            let response = next.run(request).await;
+            let counted = app.limits.from_address().await;
+            return counted.map_or_else(|limited| refuse(limited, oauth), |()| response);
         }
-        next.run(request).await
+        match app.limits.from_address().await {
+            Ok(()) => next.run(request).await,
+            Err(limited) => refuse(limited, oauth),
+        }
     };
-    let (mut response, metered) = meter::metered(endpoint, answering).await;
+    let (mut response, metered) = meter::metered(endpoint, address, answering).await;
     tell(response.headers_mut(), &metered.standings);
     if let (Some(caller), Some(code)) = (metered.caller, response.extensions().get::<Code>())
         && response.status() == StatusCode::FORBIDDEN

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use countersign_shared::{AgentId, TenantId};
 
-use crate::domain::limit::{Endpoint, Standing};
+use crate::domain::limit::{Endpoint, Rate, Standing};
 
 tokio::task_local! {
     static METER: Meter;
@@ -15,6 +15,8 @@ tokio::task_local! {
 
 struct Meter {
     endpoint: Endpoint,
+    /// What the request still has to be counted under.
+    address: Cell<Option<Rate>>,
     standings: RefCell<Vec<Standing>>,
     caller: Cell<Option<(TenantId, AgentId)>>,
 }
@@ -28,9 +30,14 @@ pub struct Metered {
     pub caller: Option<(TenantId, AgentId)>,
 }
 
-/// Runs `answering`, a request to `endpoint`; with its result comes what was noted of it.
-pub async fn metered<T>(endpoint: Endpoint, answering: impl Future<Output = T>) -> (T, Metered) {
-    let meter = Meter { endpoint, standings: RefCell::default(), caller: Cell::default() };
+/// Runs `answering`, a request to `endpoint` from an `address` under whose limit it has to be counted; with its result comes what was noted of it.
+pub async fn metered<T>(
+    endpoint: Endpoint,
+    address: Option<Rate>,
+    answering: impl Future<Output = T>,
+) -> (T, Metered) {
+    let address = Cell::new(address);
+    let meter = Meter { endpoint, address, standings: RefCell::default(), caller: Cell::default() };
     METER
         .scope(meter, async {
             let answer = answering.await;
@@ -44,6 +51,11 @@ pub async fn metered<T>(endpoint: Endpoint, answering: impl Future<Output = T>) 
 /// Where the current request goes; `None` outside of any.
 pub(super) fn endpoint() -> Option<Endpoint> {
     METER.try_with(|meter| meter.endpoint).ok()
+}
+
+/// What the current request is to be counted under by its address; nothing where somebody has taken it before.
+pub(super) fn take_address() -> Option<Rate> {
+    METER.try_with(|meter| meter.address.take()).ok().flatten()
 }
 
 /// Notes whose token the current request has.

@@ -24,7 +24,7 @@ use crate::config;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::limit::{Moment, Month, Network, Pair, Rate, Standing, Subject, TenantQuota, TenantRates};
 use crate::failures::Concerns;
-use crate::hot::{Counted, Failed, HotState, MonthlyCount, OutOfReach};
+use crate::hot::{Answered, Asked, Failed, HotState, MonthlyCount, OutOfReach, Verdict};
 use crate::metrics;
 use crate::storage::limits::Announcement;
 use crate::storage::{Database, StorageError};
@@ -130,7 +130,6 @@ impl From<StorageError> for FailureError {
 /// A client that may try to authenticate.
 pub struct Attempt {
     pair: Option<Pair>,
-    failed_before: bool,
 }
 
 impl Limits {
@@ -149,10 +148,17 @@ impl Limits {
         self.settings.free_tier
     }
 
-    /// Counts a request from `ip`, before anything else is done with it.
-    pub async fn from_address(&self, ip: IpAddr) -> Result<(), RateLimited> {
-        let subject = Subject::Ip(Network::of(ip));
-        self.count(&[Rate { subject, limit: self.settings.per_ip }]).await
+    /// The limit on requests from `ip`.
+    pub fn of_address(&self, ip: IpAddr) -> Rate {
+        Rate { subject: Subject::Ip(Network::of(ip)), limit: self.settings.per_ip }
+    }
+
+    /// Counts the current request by where it comes from, unless that was done.
+    pub async fn from_address(&self) -> Result<(), RateLimited> {
+        match meter::take_address() {
+            None => Ok(()),
+            address => self.admit(Asked { address, ..Asked::default() }).await.map(drop),
+        }
     }
 
     /// Counts an authenticated client's request.
@@ -162,7 +168,8 @@ impl Limits {
         tenant: TenantId,
         rates: TenantRates,
     ) -> Result<(), RateLimited> {
-        self.count(&self.rates_of(client, tenant, rates)).await
+        let rates = &*self.rates_of(client, tenant, rates);
+        self.admit(Asked { rates, ..Asked::default() }).await.map(drop)
     }
 
     fn rates_of(&self, client: AgentId, tenant: TenantId, rates: TenantRates) -> Vec<Rate> {
@@ -181,28 +188,47 @@ impl Limits {
         limits
     }
 
-    async fn count(&self, rates: &[Rate]) -> Result<(), RateLimited> {
+    /// Asks all that is `asked` at once, and notes how the request stands.
+    async fn admit(&self, asked: Asked<'_>) -> Result<Option<LockedOut>, RateLimited> {
         let now = now();
-        judge(rates, self.hot.count(rates, None, now).await, now)
+        judge(&asked, &self.hot.admit(asked, now).await, now)
     }
 
-    /// Whether the client that a request names may try to authenticate from there. To be asked before its secret is looked at.
+    async fn admit_client(&self, asked: Asked<'_>) -> Result<(), Limited> {
+        match self.admit(asked).await {
+            Ok(None) => Ok(()),
+            Ok(Some(locked_out)) => Err(Limited::LockedOut(locked_out)),
+            Err(limited) => Err(Limited::Rate(limited)),
+        }
+    }
+
+    /// Whether the client that a request names may try to authenticate from there. To be asked before its proof is looked at, wherever that is work.
+    /// Counts the request by its address, unless that was done.
     pub async fn before_authentication(
         &self,
         client: Option<AgentId>,
         origin: &Origin,
-    ) -> Result<Attempt, LockedOut> {
-        let Some(pair) = origin.client_ip.map(|ip| Pair::new(client, ip)) else {
-            return Ok(Attempt { pair: None, failed_before: false });
-        };
-        let attempts = self.hot.attempts(pair, now()).await;
-        match attempts.locked_for {
-            Some(left) => {
-                metrics::limited("lockout");
-                Err(LockedOut { left })
-            }
-            None => Ok(Attempt { pair: Some(pair), failed_before: attempts.failed }),
+    ) -> Result<Attempt, Limited> {
+        let pair = origin.client_ip.map(|ip| Pair::new(client, ip));
+        let address = meter::take_address();
+        if address.is_some() || pair.is_some() {
+            self.admit_client(Asked { address, pair, ..Asked::default() }).await?;
         }
+        Ok(Attempt { pair })
+    }
+
+    /// All at once, for a client whose proof has been looked at before, because that was less work than asking twice: as if
+    /// [`before_authentication`](Self::before_authentication) and [`authenticated`](Self::authenticated) had been asked one after the other.
+    pub async fn authenticated_at_once(
+        &self,
+        client: AgentId,
+        tenant: TenantId,
+        rates: TenantRates,
+        origin: &Origin,
+    ) -> Result<(), Limited> {
+        let pair = origin.client_ip.map(|ip| Pair::new(Some(client), ip));
+        let (address, rates) = (meter::take_address(), &*self.rates_of(client, tenant, rates));
+        self.admit_client(Asked { address, pair, proved: true, rates }).await
     }
 
     /// The attempt failed. If that locks the client out there, it is written down. Several may be under way at once, all begun before the first has failed:
@@ -245,18 +271,8 @@ impl Limits {
         tenant: TenantId,
         rates: TenantRates,
     ) -> Result<(), Limited> {
-        let (rates, now) = (self.rates_of(client, tenant, rates), now());
-        let counted = self.hot.count(&rates, attempt.pair, now).await;
-        if let Some(left) = counted.locked_for {
-            metrics::limited("lockout");
-            return Err(Limited::LockedOut(LockedOut { left }));
-        }
-        if let Some(pair) = attempt.pair
-            && attempt.failed_before
-        {
-            self.hot.forget_failures(pair).await;
-        }
-        judge(&rates, counted, now).map_err(Limited::Rate)
+        let rates = &*self.rates_of(client, tenant, rates);
+        self.admit_client(Asked { address: None, pair: attempt.pair, proved: true, rates }).await
     }
 
     /// Lets `client` try again from `network`, or from everywhere, in the hot state that this process reaches.
@@ -307,20 +323,34 @@ impl Limits {
     }
 }
 
-/// Notes how a request stands with each of `rates`, and refuses it where one had no room.
-fn judge(rates: &[Rate], counted: Counted, now: Moment) -> Result<(), RateLimited> {
+/// Notes how a request stands with each limit that it met, and refuses it where one had no room; or says that its client is locked out.
+fn judge(asked: &Asked<'_>, answered: &Answered, now: Moment) -> Result<Option<LockedOut>, RateLimited> {
+    let addresses = usize::from(asked.address.is_some());
+    // Up to where the limits were asked, and up to where the request was counted.
+    let (met, counted) = match answered.verdict {
+        Verdict::Admitted => (usize::MAX, usize::MAX),
+        Verdict::AddressFull => (addresses, 0),
+        Verdict::LockedOut(_) => (addresses, addresses),
+        Verdict::Full => (usize::MAX, addresses),
+    };
     let mut refusing: Option<Standing> = None;
-    for (rate, mut counts) in rates.iter().zip(counted.counts) {
-        let full = !counts.has_room(rate.limit, now.elapsed());
-        counts.current += u64::from(counted.has_room);
+    let limits = asked.address.iter().chain(asked.rates).zip(&answered.counts).enumerate();
+    for (place, (rate, counts)) in limits.take(met) {
+        let mut counts = *counts;
+        let full = place >= counted && !counts.has_room(rate.limit, now.elapsed());
+        counts.current += u64::from(place < counted);
         let standing = Standing::new(rate, counts, now);
         meter::note(standing);
         if full && refusing.is_none_or(|other| other.reset_in < standing.reset_in) {
             refusing = Some(standing);
         }
     }
-    // Where there was room there is none that refuses.
-    let Some(standing) = refusing else { return Ok(()) };
+    if let Verdict::LockedOut(left) = answered.verdict {
+        metrics::limited("lockout");
+        return Ok(Some(LockedOut { left }));
+    }
+    // Where it was counted everywhere there is none that refuses.
+    let Some(standing) = refusing else { return Ok(None) };
     metrics::limited(standing.kind);
     Err(RateLimited { standing })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use countersign_issuer::config::Secret;
 use countersign_issuer::domain::limit::{Endpoint, LockoutPolicy, Moment, Network, Pair, Rate, Subject};
-use countersign_issuer::hot::{Health, HotState as _, InProcess, Redis};
+use countersign_issuer::hot::{Asked, Health, HotState as _, InProcess, Redis, Verdict};
 use redis::aio::MultiplexedConnection;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -737,26 +737,33 @@ async fn redis_and_the_process_decide_alike() {
         Rate { subject: Subject::Ip(Network::of([192, 0, 2, 1].into())), limit: 12 },
     ];
     let (mut millis, mut seed) = (1_700_000_000_000_u64, 1_u64);
-    let mut let_through = 0;
+    let (mut let_through, mut of_addresses) = (0, 0);
     for n in 0..600 {
         // Knuth's generator: the same times with every run.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         millis += seed >> 51;
-        let some = match (seed >> 33) % 4 {
-            0 => &rates[..2],
-            1 => &rates[3..],
-            _ => &rates[..],
+        let (address, rates) = match (seed >> 33) % 4 {
+            0 => (None, &rates[..2]),
+            1 => (Some(rates[3]), &rates[..0]),
+            2 => (Some(rates[3]), &rates[..2]),
+            _ => (None, &rates[..]),
         };
         if n == 300 {
             // Redis was started anew and has forgotten the scripts.
             let () = ask(&mut redis, &["SCRIPT", "FLUSH"]).await;
         }
         let now = Moment { millis };
-        let counted = own.count(some, None, now).await;
-        assert_eq!(shared.count(some, None, now).await, counted, "{n} at {millis}");
-        let_through += u32::from(counted.has_room);
+        let asked = Asked { address, rates, ..Asked::default() };
+        let answered = own.admit(asked, now).await;
+        assert_eq!(shared.admit(asked, now).await, answered, "{n} at {millis}");
+        match answered.verdict {
+            Verdict::Admitted => let_through += 1,
+            Verdict::AddressFull => of_addresses += 1,
+            Verdict::Full | Verdict::LockedOut(_) => {}
+        }
     }
     assert!((100..500).contains(&let_through), "{let_through}: both verdicts came up");
+    assert!(of_addresses > 0, "addresses were refused, too");
     assert_eq!(shared.health().await, Health::Ok);
 
     let minute = Duration::from_mins(1);
@@ -777,21 +784,15 @@ async fn redis_and_the_process_decide_alike() {
             let outcomes = (own.failed(pair, &policy, now).await, shared.failed(pair, &policy, now).await);
             let (here, there) = (discriminant(&outcomes.0), discriminant(&outcomes.1));
             assert_eq!(here, there, "{host} at {millis}: {outcomes:?}");
-            let (here, there) =
-                (own.count(&[], Some(pair), now).await, shared.count(&[], Some(pair), now).await);
-            assert_eq!(
-                here.locked_for.is_some(),
-                there.locked_for.is_some(),
-                "{host} at {millis}: {here:?} {there:?}"
-            );
+            let asked = Asked { pair: Some(pair), ..Asked::default() };
+            let (here, there) = (own.admit(asked, now).await.verdict, shared.admit(asked, now).await.verdict);
+            assert_eq!(discriminant(&here), discriminant(&there), "{host} at {millis}: {here:?} {there:?}");
         }
-        let (here, there) = (
-            own.attempts(pair, Moment { millis: 180_000 }).await,
-            shared.attempts(pair, Moment { millis: 0 }).await,
-        );
-        assert_eq!(here.locked_for, None);
+        let asked = Asked { pair: Some(pair), ..Asked::default() };
+        assert_eq!(own.admit(asked, Moment { millis: 180_000 }).await.verdict, Verdict::Admitted);
         // There it is the server's clock that ends it.
-        assert_eq!(there.locked_for.is_some(), host < 3, "{host}");
+        let there = shared.admit(asked, Moment { millis: 0 }).await.verdict;
+        assert_eq!(matches!(there, Verdict::LockedOut(_)), host < 3, "{host}");
     }
 }
 
