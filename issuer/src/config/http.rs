@@ -10,7 +10,7 @@ use super::values::{Environment, is_loopback};
 /// What [`Http`] is where nothing is set.
 pub(crate) const MAX_CONNECTIONS: u32 = 10_000;
 pub(crate) const MAX_CONNECTIONS_PER_IP: u32 = 256;
-pub(crate) const MAX_REQUESTS: u32 = 512;
+pub(crate) const MAX_REQUESTS: u32 = 256;
 
 /// The HTTP listeners' settings, besides their addresses.
 #[derive(Debug, Clone)]
