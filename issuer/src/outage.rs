@@ -47,12 +47,9 @@ impl Outage {
 
     fn fails_at(&mut self, now: Instant) -> Option<Saying> {
         self.0.take_if(|span| span.over.is_some_and(|over| now.duration_since(over) >= SETTLED));
-        let span = match &mut self.0 {
-            None => {
-                self.0 = Some(Span { began: now, failures: 1, said: now, pause: FIRST, over: None });
-                return Some(Saying { seconds: 0, failures: 1 });
-            }
-            Some(span) => span,
+        let Some(span) = &mut self.0 else {
+            self.0 = Some(Span { began: now, failures: 1, said: now, pause: FIRST, over: None });
+            return Some(Saying { seconds: 0, failures: 1 });
         };
         span.failures = span.failures.saturating_add(1);
         span.over = None;

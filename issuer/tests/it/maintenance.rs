@@ -17,7 +17,8 @@ async fn another(issuer: &Issuer) -> Issuer {
 }
 
 async fn switch(cli: &Cli, arguments: &[&str]) -> Value {
-    let (cli, arguments) = (cli.clone(), arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let (cli, arguments) =
+        (cli.clone(), arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>());
     let ran = tokio::task::spawn_blocking(move || {
         let arguments: Vec<&str> = ["maintenance"]
             .into_iter()

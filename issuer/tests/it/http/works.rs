@@ -22,11 +22,12 @@ fn the_reference_has_the_numbers_as_they_are() {
     }
 }
 
-async fn metric(issuer: &Issuer, name: &str) -> f64 {
-    let text =
-        issuer.http.get(format!("{}/metrics", issuer.admin_url)).send().await.unwrap().text().await.unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap().parse().unwrap()
+/// A whole number.
+async fn metric(issuer: &Issuer, name: &str) -> u64 {
+    let answer = issuer.http.get(format!("{}/metrics", issuer.admin_url)).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+    value.trim_end_matches(".0").parse().unwrap()
 }
 
 #[tokio::test]
@@ -35,7 +36,7 @@ async fn what_is_one_too_many_is_turned_away_at_once_and_what_must_go_on_does() 
     let management = issuer.management_token(&issuer.administrator).await;
     let token = issuer.token(&issuer.administrator).await;
     let grant = async || issuer.oauth("token", &issuer.administrator, &GRANT).await;
-    assert_eq!(metric(&issuer, "countersign_requests_turned_away_total").await, 0.0);
+    assert_eq!(metric(&issuer, "countersign_requests_turned_away_total").await, 0);
 
     // Nothing can be written down, so whoever is in the works stays there.
     let mut lock = issuer.database.pool.begin().await.unwrap();
@@ -43,7 +44,7 @@ async fn what_is_one_too_many_is_turned_away_at_once_and_what_must_go_on_does() 
     let waiting = async { tokio::join!(grant(), grant(), grant()) };
     let meanwhile = async {
         eventually("all places are taken", 2, async || {
-            (metric(&issuer, "countersign_requests_in_works").await == 3.0).then_some(())
+            (metric(&issuer, "countersign_requests_in_works").await == 3).then_some(())
         })
         .await;
         let began = Instant::now();
@@ -70,7 +71,7 @@ async fn what_is_one_too_many_is_turned_away_at_once_and_what_must_go_on_does() 
         let revoking = issuer.oauth("revoke", &issuer.administrator, &about);
         let letting_go = async {
             eventually("the fourth place is taken", 2, async || {
-                (metric(&issuer, "countersign_requests_in_works").await == 4.0).then_some(())
+                (metric(&issuer, "countersign_requests_in_works").await == 4).then_some(())
             })
             .await;
             lock.rollback().await.unwrap();
@@ -82,8 +83,8 @@ async fn what_is_one_too_many_is_turned_away_at_once_and_what_must_go_on_does() 
     for response in [one, two, three] {
         assert_eq!(response.status(), StatusCode::OK, "who was taken is served");
     }
-    assert_eq!(metric(&issuer, "countersign_requests_turned_away_total").await, 2.0);
-    assert_eq!(metric(&issuer, "countersign_requests_in_works").await, 0.0);
+    assert_eq!(metric(&issuer, "countersign_requests_turned_away_total").await, 2);
+    assert_eq!(metric(&issuer, "countersign_requests_in_works").await, 0);
     issuer.logged("requests are turned away: MAX_REQUESTS are in the works already").await;
 }
 
