@@ -333,7 +333,7 @@ mod tests {
             assert_eq!(clients.clock_at(ours, asked), clock, "{ours} {theirs}");
         }
         // Without having asked again: it has gone on, or was set.
-        let later = asked + Duration::from_secs(60);
+        let later = asked + Duration::from_mins(1);
         assert_eq!(clients.clock_at(65_500, later), Clock::Right);
         assert_eq!(clients.clock_at(67_000, later), Clock::Ahead);
         assert_eq!(clients.clock_at(5500, later), Clock::Behind);
