@@ -1,6 +1,7 @@
 // bin/test: every test there is, in sections that can also be run by name. Each section says what it needs; a need is met once, when a
 // section first asks for it. Nothing is skipped in silence: a test that didn't run, an empty section and a missing server are failures.
 
+import fs from "node:fs";
 import path from "node:path";
 
 import { bundleEdge } from "./build-edge.mjs";
@@ -42,6 +43,7 @@ const SECTIONS = [
   { name: "deploy", what: "deploy/: schemas, settings, alerts, and its scripts run", run: deploy },
   { name: "operations", what: "docs/operations, command by command; the references beside the code and the schema", run: () => nodeTests("operations", "bin/tests/{operations,reference}.test.mjs") },
   { name: "bench", what: "bin/bench issuer, all of it, briefly", run: () => runNodeTests("bench", "bin/tests/bench.test.mjs", {}) },
+  { name: "outages", what: "each part cut under load, and the table of what that did", run: outages },
 ];
 
 const HELP = `bin/test: sets up what the tests need and runs every one of them.
@@ -266,6 +268,18 @@ async function nodeTests(name, files) {
   }
   if (name === "workerd") await setUpPyJwt();
   return runNodeTests(name, files, env);
+}
+
+/** It has a Postgres and a Redis of its own, to be cut off and stopped. @returns {Promise<Outcome>} */
+async function outages() {
+  await bundle();
+  await issuer();
+  await setUpPostgres();
+  await requireRedis({ log: path.join(logs, "redis-install.log") });
+  const outcome = await runNodeTests("outages", "bin/tests/outages.test.mjs", {});
+  const table = fs.readFileSync(path.join(logs, "outages.log"), "utf8").split("\n").filter((row) => /^(# |ℹ )?\|/.test(row));
+  say(table.join("\n"));
+  return outcome;
 }
 
 /** @returns {Promise<Outcome>} */

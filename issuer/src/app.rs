@@ -9,14 +9,16 @@ use crate::config::{self, IssuerUrl};
 use crate::failures::Failures;
 use crate::grants::imported::Imported;
 use crate::hot::{self, HotState};
+use crate::http::Works;
 use crate::keys::{self, KeyError, Promise, Ring, ServerSecrets};
 use crate::lifecycle::Lifecycle;
 use crate::limits::Limits;
+use crate::maintenance::Maintenance;
 use crate::metrics;
 use crate::publisher;
 use crate::replicas::Replicas;
 use crate::status_lists::StatusLists;
-use crate::storage::{Database, StorageError, schema};
+use crate::storage::{self, Database, StorageError, schema};
 use crate::tokens::serials::Serials;
 
 /// The running issuer: made once, shared by all requests.
@@ -57,6 +59,10 @@ pub struct App {
     pub lifecycle: Lifecycle,
     /// Whether others are at work.
     pub replicas: Replicas,
+    /// Requests in the works.
+    pub works: Works,
+    /// Whether what changes something is turned away.
+    pub maintenance: Maintenance,
     /// What metrics know of the database.
     pub figures: metrics::figures::Latest,
     /// How long a key signs before another takes its place.
@@ -73,6 +79,7 @@ impl App {
         let keys = Ring::open(&database, config.master_key.clone(), promise).await?;
         let secrets = keys::load_secrets(&database, &config.master_key).await?;
         let hot = hot::open(config.redis_url.as_ref()).map_err(|_| OpenError::Redis)?;
+        let maintenance = Maintenance::new(storage::maintenance::read(&database).await?);
         let app = Self {
             issuer_url: config.issuer_url.clone(),
             token_lifetime: config.token_lifetime,
@@ -93,6 +100,8 @@ impl App {
             publisher: publisher::Status::default(),
             lifecycle: Lifecycle::default(),
             replicas: Replicas::new(config.redis_url.is_some()),
+            works: Works::new(config.http.max_requests),
+            maintenance,
             figures: metrics::figures::Latest::default(),
             key_rotation: signing.rotation,
         };

@@ -6,6 +6,7 @@
 pub mod app;
 pub mod audit;
 pub mod backup;
+pub mod capacity;
 pub mod cli;
 pub mod clients;
 pub mod clock;
@@ -20,8 +21,10 @@ pub mod jobs;
 pub mod keys;
 pub mod lifecycle;
 pub mod limits;
+pub mod maintenance;
 pub mod management;
 pub mod metrics;
+pub mod outage;
 pub mod publisher;
 pub mod replicas;
 pub mod status_lists;

@@ -9,7 +9,7 @@ mod sealer;
 mod status;
 pub mod verify;
 pub mod walk;
-mod writer;
+pub(crate) mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::chain;
 use super::status::Status;
+use crate::outage::{Outage, Saying};
 use crate::storage::audit::Sealing;
 use crate::storage::{Database, StorageError};
 
@@ -36,19 +37,28 @@ impl Task {
     }
 
     async fn work(&self) {
+        let mut outage = Outage::default();
         loop {
-            let Err(error) = self.serve().await;
-            warn!("the audit sealer starts over: {error}");
+            let Err(error) = self.serve(&mut outage).await;
+            if let Some(Saying { seconds, failures }) = outage.fails() {
+                warn!(failures, seconds, "the audit sealer starts over: {error}");
+            }
             self.status.fails();
             sleep(RETRY).await;
         }
     }
 
     /// Follows until it leads, leads until something breaks.
-    async fn serve(&self) -> Result<Infallible, StorageError> {
+    async fn serve(&self, outage: &mut Outage) -> Result<Infallible, StorageError> {
+        let works = |outage: &mut Outage| {
+            if let Some(seconds) = outage.over() {
+                info!(seconds, "the audit sealer works again");
+            }
+        };
         let mut sealing = Sealing::open(&self.database).await?;
         while !sealing.acquire().await? {
             self.status.works();
+            works(outage);
             sleep(RETRY).await;
         }
         info!("this process seals audit events");
@@ -56,6 +66,7 @@ impl Task {
             sealing.drain();
             let more = sealing.seal(BATCH, chain::extend).await? == BATCH;
             self.status.works();
+            works(outage);
             self.status.sealed(more);
             // Whatever came meanwhile is taken together, unless there is plenty already.
             let pause = if more { Duration::ZERO } else { PAUSE };

@@ -12,11 +12,11 @@ use crate::storage::audit::{Record, Writer};
 use crate::storage::{Database, StorageError};
 
 /// Events that wait for the writer; who comes when it is full waits to hand in.
-const WAITING: usize = 4096;
+pub(crate) const WAITING: usize = 4096;
 /// Events of one insert.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 /// How long one may take: less than a request's deadline, so that its answer says why.
-const PATIENCE: Duration = Duration::from_millis(3500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(3500);
 
 struct Pending {
     record: Record,

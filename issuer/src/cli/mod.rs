@@ -10,6 +10,7 @@ mod doctor;
 mod dumps;
 mod jobs;
 mod keys;
+mod maintenance;
 mod migrate;
 mod operator;
 mod output;
@@ -82,6 +83,9 @@ enum Command {
     /// Look at and do what running issuers do from time to time: removing what is of no use any more.
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Turn away what changes something, for as long as you work on the installation.
+    #[command(subcommand)]
+    Maintenance(maintenance::Command),
     /// Look at everything that an installation stands on, and say what to do about it.
     Doctor(doctor::Doctor),
     /// Let a client authenticate again that was locked out after too many failures.
@@ -239,6 +243,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Credentials(command) => credentials::run(&sources, &command).await,
         Command::Audit(command) => audit::run(&sources, command).await,
         Command::Jobs(command) => jobs::run(&sources, &command).await,
+        Command::Maintenance(command) => maintenance::run(&sources, &command).await,
         Command::Doctor(options) => return doctor::run(&sources, &options).await,
         Command::Unlock(options) => unlock::run(&sources, &options).await,
         Command::Keys(command) => keys::run(&sources, &command).await,

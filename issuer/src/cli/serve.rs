@@ -26,7 +26,7 @@ use crate::publisher::{self, Publisher};
 use crate::storage::Database;
 use crate::storage::schema::{self, Mismatch};
 use crate::telemetry::{self, Logs};
-use crate::{http, traces};
+use crate::{http, maintenance, traces};
 
 /// How long the database's connections may take to close: a request that was cut off may hold one.
 const DISCONNECTING: Duration = Duration::from_secs(1);
@@ -120,6 +120,7 @@ impl Running {
         let jobs = jobs::start(&app.database, config.audit_retention);
         let (stop, stopping) = watch::channel(false);
         app.keys.watch(stopping.clone());
+        maintenance::start(&app, stopping.clone());
         if config.metrics.enabled {
             figures::start(&app, stopping.clone());
         }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::clock;
 use crate::storage::changes::Listening;
-use crate::storage::{Database, StorageError, limits, not_before, serials};
+use crate::storage::{Database, StorageError, limits, maintenance, not_before, serials};
 
 /// How often the database is asked for a sign of life.
 const PING: Duration = Duration::from_millis(250);
@@ -54,8 +54,8 @@ impl Dispatch {
 
 /// The announcements that the client records, the keys and the limits go by.
 fn dispatch(app: &Arc<App>) -> Dispatch {
-    let (agents, tenants, all, keys, leases) =
-        (app.clone(), app.clone(), app.clone(), app.clone(), app.clone());
+    let (agents, tenants, all, keys, leases, switched) =
+        (app.clone(), app.clone(), app.clone(), app.clone(), app.clone(), app.clone());
     let base = limits::KINDS.into_iter().fold(Dispatch::default(), |dispatch, kind| {
         let app = app.clone();
         dispatch.on(kind, move |id| {
@@ -75,6 +75,7 @@ fn dispatch(app: &Arc<App>) -> Dispatch {
     .on("all", move |_| all.clients.all_changed())
     .on("keys", move |_| keys.keys.changed())
     .on(serials::CHANGED, move |_| leases.serials.forget())
+    .on(maintenance::CHANGED, move |_| switched.maintenance.changed())
 }
 
 /// The running tasks.
@@ -129,6 +130,7 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
     // What was announced before is unknown.
     app.clients.all_changed();
     app.serials.forget();
+    app.maintenance.changed();
     let shared = app.replicas.may_be_several();
     let mut claimed = listening.claim(shared).await?;
     app.replicas.claimed(claimed);
@@ -141,7 +143,7 @@ async fn follow(app: &App, dispatch: &Dispatch, outage: &mut bool) -> Result<Inf
             _ = pings.tick() => {
                 let (asked, clock) = (Instant::now(), clock::millis());
                 let theirs = listening.ping().await?;
-                app.clients.compare_clocks(clock, theirs);
+                app.clients.compare_clocks(clock, asked, theirs);
                 // First this, then the sign of life: it says that all of it was taken in.
                 while let Some(payload) = listening.arrived() {
                     dispatch.deliver(&payload);

@@ -12,8 +12,8 @@ mod listener;
 mod uses;
 
 use std::hash::Hash;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_shared::{AgentId, TenantId};
@@ -24,6 +24,7 @@ use uuid::Uuid;
 pub use listener::{Background, Dispatch, start};
 pub use uses::Uses;
 
+use crate::clock;
 use crate::domain::tenant::ResourceServer;
 use crate::storage::clients::{self, Client, Tenant};
 use crate::storage::{Database, StorageError};
@@ -34,18 +35,40 @@ use generations::{Generations, Stamp};
 pub const LEASE: Duration = Duration::from_millis(900);
 /// By how much this host's clock may be ahead of the database's, in milliseconds.
 const MAX_AHEAD: i64 = 1000;
+/// And by how much behind: as much, and as long as the database's answer may have taken (`storage/changes.rs`).
+const MAX_BEHIND: i64 = 1500;
 /// What is kept at most, in records: agents with their credentials (about a kilobyte each), tenants, resource servers.
-const MAX_CLIENTS: u64 = 100_000;
-const MAX_TENANTS: u64 = 10_000;
-const MAX_RESOURCE_SERVERS: u64 = 20_000;
+pub(crate) const MAX_CLIENTS: u64 = 100_000;
+pub(crate) const MAX_TENANTS: u64 = 10_000;
+pub(crate) const MAX_RESOURCE_SERVERS: u64 = 20_000;
+
+/// The first that are too much.
+const MAX_AHEAD_MORE: i64 = MAX_AHEAD + 1;
+const MAX_BEHIND_LESS: i64 = -MAX_BEHIND;
+/// No time of the database's.
+const UNKNOWN: i64 = i64::MIN;
+
+/// How this host's clock stands to the database's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Near enough.
+    Right,
+    /// Tokens issued by it could outlive a rule that ends them: rules are made by any replica's clock, and reach
+    /// [`REPLICA_LAG_SECONDS`](crate::storage::not_before::REPLICA_LAG_SECONDS) ahead. And tokens would seem to have expired.
+    Ahead,
+    /// Rules made by it would spare tokens that others have just issued; and those would seem to be of the future.
+    Behind,
+}
 
 /// The records of this process.
 pub struct Clients {
     started: Instant,
     /// When the last question was asked that the database answered, in milliseconds after `started`, plus one; 0: nobody listens.
     asked: AtomicU64,
-    /// By how many milliseconds this host's clock is ahead of the database's, at least.
-    ahead: AtomicI64,
+    /// The database's time when it was last asked, less the time since `started`, in milliseconds; [`UNKNOWN`] before.
+    database_started: AtomicI64,
+    /// What was said of the clock last.
+    said: Mutex<Clock>,
     generations: Generations,
     agents: Cache<AgentId, Kept<Client>>,
     tenants: Cache<TenantId, Kept<Tenant>>,
@@ -70,7 +93,8 @@ impl Default for Clients {
         Self {
             started: Instant::now(),
             asked: AtomicU64::new(0),
-            ahead: AtomicI64::new(0),
+            database_started: AtomicI64::new(UNKNOWN),
+            said: Mutex::new(Clock::Right),
             generations: Generations::default(),
             agents: Cache::new(MAX_CLIENTS),
             tenants: Cache::new(MAX_TENANTS),
@@ -195,23 +219,51 @@ impl Clients {
         asked > 0 && self.milliseconds_at(Instant::now()).saturating_sub(asked) < millis(LEASE)
     }
 
-    /// Whether this host's clock is so far ahead of the others' that tokens issued by it could outlive a rule that ends them: rules are made by any
-    /// replica's clock, and reach [`REPLICA_LAG_SECONDS`](crate::storage::not_before::REPLICA_LAG_SECONDS) ahead.
-    pub fn is_clock_ahead(&self) -> bool {
-        self.ahead.load(Ordering::Relaxed) > MAX_AHEAD
+    /// Whether this host's clock is right. A step is noticed at once: since the database was asked the monotonic clock has gone on.
+    pub fn clock(&self) -> Clock {
+        self.clock_at(clock::millis(), Instant::now())
     }
 
-    /// At `ours`, in milliseconds, the database was asked for its time: that was `theirs` when it answered, later than it was asked.
-    fn compare_clocks(&self, ours: u64, theirs: i64) {
-        let ahead = i64::try_from(ours).unwrap_or(i64::MAX).saturating_sub(theirs);
-        let before = self.ahead.swap(ahead, Ordering::Relaxed);
-        if ahead > MAX_AHEAD && before <= MAX_AHEAD {
-            warn!(
-                ahead_ms = ahead,
+    /// Whether no tokens may be issued by this host's clock.
+    pub fn is_clock_ahead(&self) -> bool {
+        self.clock() == Clock::Ahead
+    }
+
+    fn clock_at(&self, ours: u64, instant: Instant) -> Clock {
+        match self.ahead_at(ours, instant) {
+            MAX_AHEAD_MORE.. => Clock::Ahead,
+            ..MAX_BEHIND_LESS => Clock::Behind,
+            _ => Clock::Right,
+        }
+    }
+
+    /// By how many milliseconds this host's clock, which says `ours` at `instant`, is ahead of the database's.
+    fn ahead_at(&self, ours: u64, instant: Instant) -> i64 {
+        let database_started = self.database_started.load(Ordering::Relaxed);
+        if database_started == UNKNOWN {
+            return 0;
+        }
+        let since = i64::try_from(self.milliseconds_at(instant)).unwrap_or(i64::MAX);
+        i64::try_from(ours).unwrap_or(i64::MAX).saturating_sub(database_started.saturating_add(since))
+    }
+
+    /// At `ours`, in milliseconds, and `asked`, the database was asked for its time: that was `theirs` when it answered, later than it was asked.
+    fn compare_clocks(&self, ours: u64, asked: Instant, theirs: i64) {
+        let since = i64::try_from(self.milliseconds_at(asked)).unwrap_or(i64::MAX);
+        self.database_started.store(theirs.saturating_sub(since), Ordering::Relaxed);
+        let (clock, ahead_ms) = (self.clock_at(ours, asked), self.ahead_at(ours, asked));
+        let before = std::mem::replace(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner), clock);
+        match clock {
+            _ if clock == before => {}
+            Clock::Right => info!("this host's clock agrees with the database's again"),
+            Clock::Ahead => warn!(
+                ahead_ms,
                 "this host's clock is ahead of the database's: no tokens are issued until it is set right"
-            );
-        } else if ahead <= MAX_AHEAD && before > MAX_AHEAD {
-            info!("this host's clock agrees with the database's again");
+            ),
+            Clock::Behind => warn!(
+                behind_ms = -ahead_ms,
+                "this host's clock is behind the database's: nothing is decided until it is set right"
+            ),
         }
     }
 
@@ -288,18 +340,26 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_ahead_is_noticed() {
+    fn a_clock_that_is_wrong_is_noticed() {
         let clients = Clients::default();
-        for (ours, theirs, ahead) in [
-            (5000, 5000, false),
-            (5000, 9000, false),
-            (6000, 5000, false),
-            (6001, 5000, true),
-            (5500, 5000, false),
+        let asked = Instant::now();
+        assert_eq!(clients.clock_at(5000, asked), Clock::Right, "nothing is known yet");
+        for (ours, theirs, clock) in [
+            (5000, 5000, Clock::Right),
+            (5000, 6500, Clock::Right),
+            (5000, 6501, Clock::Behind),
+            (6000, 5000, Clock::Right),
+            (6001, 5000, Clock::Ahead),
+            (5500, 5000, Clock::Right),
         ] {
-            clients.compare_clocks(ours, theirs);
-            assert_eq!(clients.is_clock_ahead(), ahead, "{ours} {theirs}");
+            clients.compare_clocks(ours, asked, theirs);
+            assert_eq!(clients.clock_at(ours, asked), clock, "{ours} {theirs}");
         }
+        // Without having asked again: it has gone on, or was set.
+        let later = asked + Duration::from_mins(1);
+        assert_eq!(clients.clock_at(65_500, later), Clock::Right);
+        assert_eq!(clients.clock_at(67_000, later), Clock::Ahead);
+        assert_eq!(clients.clock_at(5500, later), Clock::Behind);
     }
 
     #[test]

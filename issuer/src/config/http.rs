@@ -7,6 +7,11 @@ use reqwest::Url;
 use super::sources::Reader;
 use super::values::{Environment, is_loopback};
 
+/// What [`Http`] is where nothing is set.
+pub(crate) const MAX_CONNECTIONS: u32 = 10_000;
+pub(crate) const MAX_CONNECTIONS_PER_IP: u32 = 256;
+pub(crate) const MAX_REQUESTS: u32 = 256;
+
 /// The HTTP listeners' settings, besides their addresses.
 #[derive(Debug, Clone)]
 pub struct Http {
@@ -16,6 +21,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Connections at once from one address.
     pub max_connections_per_ip: usize,
+    /// Requests in the works at once.
+    pub max_requests: usize,
 }
 
 /// The origins whose pages may call the API from a browser.
@@ -30,13 +37,16 @@ pub enum AllowedOrigins {
 impl Http {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Self {
         let allowed_origins = AllowedOrigins::read(reader, environment);
-        let max_connections = reader.integer("MAX_CONNECTIONS", 10_000, 16..=1_000_000, " connections");
+        let max_connections =
+            reader.integer("MAX_CONNECTIONS", MAX_CONNECTIONS, 16..=1_000_000, " connections");
         let max_connections_per_ip =
-            reader.integer("MAX_CONNECTIONS_PER_IP", 256, 1..=1_000_000, " connections");
+            reader.integer("MAX_CONNECTIONS_PER_IP", MAX_CONNECTIONS_PER_IP, 1..=1_000_000, " connections");
+        let max_requests = reader.integer("MAX_REQUESTS", MAX_REQUESTS, 1..=1_000_000, " requests");
         Self {
             allowed_origins,
             max_connections: max_connections as usize,
             max_connections_per_ip: max_connections_per_ip as usize,
+            max_requests: max_requests as usize,
         }
     }
 }

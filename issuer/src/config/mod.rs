@@ -24,6 +24,7 @@ use std::time::Duration;
 pub use admin::{Admin, Tls};
 pub use backup::{Backup, BackupKey, BackupReading};
 pub use http::{AllowedOrigins, Http};
+pub(crate) use http::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_IP, MAX_REQUESTS};
 pub use limits::{Limits, TrustedProxies};
 pub use metrics::{Guard, Metrics};
 pub use otlp::Otlp;
@@ -35,6 +36,7 @@ pub(crate) use sources::{Readers, read_secret};
 pub use values::{
     AuditRetention, Database, Environment, Identifier, IssuerUrl, LogFormat, LogLevel, Telemetry,
 };
+pub(crate) use values::{POOL_SIZE, STARTUP_SECONDS};
 
 use crate::domain::tenant::MAX_LIFETIME_SECONDS;
 use crate::keys::MasterKey;
@@ -107,6 +109,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     plain("CORS_ALLOWED_ORIGINS"),
     plain("MAX_CONNECTIONS"),
     plain("MAX_CONNECTIONS_PER_IP"),
+    plain("MAX_REQUESTS"),
     plain("AUDIT_RETENTION_DAYS"),
     plain("TRUSTED_PROXIES"),
     plain("RATE_LIMIT_PER_IP"),

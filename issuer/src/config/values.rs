@@ -99,6 +99,11 @@ impl Telemetry {
     }
 }
 
+/// Connections of each pool where nothing is set.
+pub(crate) const POOL_SIZE: u32 = 10;
+/// And how long a start tries to reach the database, in seconds.
+pub(crate) const STARTUP_SECONDS: u32 = 60;
+
 /// The database, and how long to wait for it.
 #[derive(Clone)]
 pub struct Database {
@@ -118,8 +123,9 @@ impl Database {
             "DATABASE_URL",
             "set it to a PostgreSQL URL such as postgres://user:password@host:5432/countersign",
         );
-        let pool_size = reader.integer("DATABASE_POOL_SIZE", 10, 2..=1000, " connections");
-        let startup_timeout = reader.integer("STARTUP_TIMEOUT_SECONDS", 60, 1..=3600, " seconds");
+        let pool_size = reader.integer("DATABASE_POOL_SIZE", POOL_SIZE, 2..=1000, " connections");
+        let startup_timeout =
+            reader.integer("STARTUP_TIMEOUT_SECONDS", STARTUP_SECONDS, 1..=3600, " seconds");
         let url = url?;
         // The parser's error may quote the URL.
         let options = Some(&url).and_then(|url| {

@@ -16,6 +16,10 @@ text_enum! {
         Bootstrapped = "system.bootstrapped",
         /// The database was restored from a backup, and made fit for use.
         Recovered = "system.recovered",
+        /// Maintenance began, or became another: in one process or everywhere.
+        MaintenanceBegun = "maintenance.begun",
+        /// It ended.
+        MaintenanceEnded = "maintenance.ended",
         /// A tenant was made.
         TenantCreated = "tenant.created",
         /// Its name, plan or limits were changed.

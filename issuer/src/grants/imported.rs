@@ -14,9 +14,9 @@ use crate::domain::client_secret::BcryptHash;
 use crate::limits::places::Places;
 
 /// Requests that may be at it, the one that is checked included: of one tenant and of all.
-const PLACES: (usize, usize) = (2, 8);
+pub(crate) const PLACES: (usize, usize) = (2, 8);
 /// How long a request waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Too many at once.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use crate::domain::limit::{Counts, LockoutPolicy, Moment, Month, Network, Pair, 
 
 pub use in_process::InProcess;
 pub use redis::Redis;
+pub(crate) use redis::{PAUSE, TIMEOUT};
 
 /// How the hot state is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,9 +16,9 @@ use crate::config::Secret;
 use crate::domain::limit::{Counts, LockoutPolicy, Moment, Month, Network, Pair, Rate};
 
 /// The longest that anybody waits for Redis.
-pub(super) const TIMEOUT: Duration = Duration::from_millis(100);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(100);
 /// After a failure nobody waits for it at all, for this long.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 /// How long a monthly count is kept after its month, in seconds: the last tokens of a month are counted after it.
 const MONTHLY_GRACE: i64 = 86_400;
 

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::error::ApiError;
 use super::json::Fields;
-use super::{health, metrics};
+use super::{health, maintenance, metrics};
 use crate::app::App;
 use crate::config::{LogLevel, Secret};
 use crate::domain::audit::Origin;
@@ -38,6 +38,7 @@ pub struct Operators {
 pub(super) fn routes(operators: Operators) -> Router<Arc<App>> {
     let mut guarded = Router::new()
         .route("/shutdown", post(shutdown))
+        .route("/maintenance", get(maintenance::show).post(maintenance::switch))
         .route("/log-level", get(log_level).put(set_log_level))
         .layer(Extension(operators.logs.clone()));
     if operators.metrics {

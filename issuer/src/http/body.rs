@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use futures_util::StreamExt as _;
 
 use super::bounds::{BODY_BYTES, BODY_PATIENCE, DISCARDED_BYTES};
+use super::works;
 
 /// Why there is no body.
 pub(super) enum BodyError {
@@ -29,7 +30,9 @@ pub(super) async fn read(body: Body) -> Result<Vec<u8>, BodyError> {
         }
         Ok::<(), BodyError>(())
     };
-    let outcome = tokio::time::timeout(BODY_PATIENCE, reading).await;
+    let Some(outcome) = works::waiting_for_client(tokio::time::timeout(BODY_PATIENCE, reading)).await else {
+        return Err(BodyError::Incomplete); // answered otherwise there
+    };
     match outcome {
         _ if length > BODY_BYTES => Err(BodyError::TooLarge),
         Ok(Ok(())) => Ok(bytes),

@@ -1,6 +1,8 @@
-//! How much a client may ask for, and for how long. All of it stands in `docs/reference/http-api.md`, which a test compares with [`table`].
+//! How much a client may ask for, and for how long. All of it stands in `docs/reference/http-api.md` and `docs/reference/limits.md`, which tests compare with [`table`].
 
 use std::time::Duration;
+
+use super::works::SPARE;
 
 /// The longest body, in bytes.
 pub(super) const BODY_BYTES: usize = 64 * 1024;
@@ -20,6 +22,9 @@ pub(super) const HEAD_FIELDS: usize = 100;
 /// How long a connection may take to send a request's head, the first or the next: one that is silent for longer is closed.
 pub(super) const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
+/// The log says at most this often that somebody has too many connections, or that there are too many requests.
+pub(super) const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A request that takes longer is given up: what it waits for is the database.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client may take none of an answer that is ready.
@@ -29,7 +34,7 @@ pub(super) const SEND_PATIENCE: Duration = Duration::from_secs(30);
 pub fn table() -> String {
     let seconds = |patience: Duration| format!("{} s", patience.as_secs());
     let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
-    let rows: [(&str, String, &str); 10] = [
+    let rows: [(&str, String, &str); 12] = [
         (
             "request target (path and query)",
             kib(TARGET_BYTES),
@@ -42,6 +47,12 @@ pub fn table() -> String {
         ("time to send a body", seconds(BODY_PATIENCE), "400 `MALFORMED_REQUEST`, `invalid_request`"),
         ("time to answer", seconds(ANSWER_PATIENCE), "503 `SERVICE_UNAVAILABLE`, `temporarily_unavailable`"),
         ("time in which a client takes nothing of its answer", seconds(SEND_PATIENCE), "closed"),
+        (
+            "requests in the works at once, of one issuer",
+            "`MAX_REQUESTS`".to_owned(),
+            "503 `OVERLOADED`, `temporarily_unavailable`, at once",
+        ),
+        ("… with those that revoke", format!("1/{SPARE} more"), "the same"),
         ("connections at once", "`MAX_CONNECTIONS`".to_owned(), "more wait to be accepted"),
         (
             "connections at once from one IPv4 address, or one IPv6 /64",

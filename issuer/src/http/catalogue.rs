@@ -177,6 +177,12 @@ catalogue! {
     HistoryNotKept = "HISTORY_NOT_KEPT", NOT_IMPLEMENTED,
         "A status list was asked for as it was at another `time`.",
         "Ask without `time`.";
+    Overloaded = "OVERLOADED", SERVICE_UNAVAILABLE,
+        "This issuer has as many requests in the works as it takes (`MAX_REQUESTS`); nothing was done about this one.",
+        "Try again after `Retry-After` seconds, and where there are more again after longer.";
+    Maintenance = "MAINTENANCE", SERVICE_UNAVAILABLE,
+        "The installation is in maintenance, in which nothing is changed, and perhaps no tokens are issued (`details.tokens`); `details.reason` says why.",
+        "Try again after `Retry-After` seconds. Revocation goes on, and whatever else ends something.";
     ServiceUnavailable = "SERVICE_UNAVAILABLE", SERVICE_UNAVAILABLE,
         "The database can't be reached, or didn't answer in time.",
         "Try again after `Retry-After` seconds.";
@@ -227,7 +233,7 @@ catalogue! {
         "The client failed to authenticate from this address too often; `code` is `CLIENT_LOCKED_OUT`.",
         "Correct the secret and wait for `Retry-After` seconds, or have an operator run `countersign unlock`.";
     TemporarilyUnavailable = "temporarily_unavailable", SERVICE_UNAVAILABLE,
-        "The database can't be reached, or didn't answer in time.",
+        "The database can't be reached, or didn't answer in time; with `code`, too much is in the works (`OVERLOADED`), or there is maintenance (`MAINTENANCE`).",
         "Try again after `Retry-After` seconds.";
 }
 

@@ -13,13 +13,19 @@ use tracing::{error, warn};
 
 use super::bounds::{BODY_BYTES, TARGET_BYTES};
 use super::catalogue::Code;
-use super::limits;
+use super::{limits, maintenance};
 use crate::domain::agent::MAX_METADATA;
+use crate::maintenance::Mode;
 use crate::management::ManagementError;
 use crate::storage::StorageError;
 
 /// Seconds after which a client may try again when the database is lost.
 pub(super) const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
+/// After which one who was turned away may try again because there was too much to do.
+pub(super) const OVERLOADED_SECONDS: u64 = 1;
+/// And because of maintenance.
+pub(super) const MAINTENANCE_SECONDS: u64 = 30;
 
 /// What is wrong with one field of a body.
 #[derive(Debug)]
@@ -43,6 +49,9 @@ pub(super) enum ApiError {
     StatusListNotFound,
     NotAcceptable,
     HistoryNotKept,
+    /// As many requests are in the works as may be.
+    Overloaded,
+    Maintenance(Mode),
     MethodNotAllowed(Method),
     OperatorTokenRequired,
     AccessRefused,
@@ -79,12 +88,12 @@ impl fmt::Display for ApiError {
     }
 }
 
-struct Answer {
-    code: Code,
-    message: String,
-    details: Value,
+pub(super) struct Answer {
+    pub(super) code: Code,
+    pub(super) message: String,
+    pub(super) details: Value,
     challenge: Option<String>,
-    retry_after: Option<u64>,
+    pub(super) retry_after: Option<u64>,
 }
 
 impl Answer {
@@ -102,7 +111,7 @@ impl ApiError {
         problems.join("; ")
     }
 
-    fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> Answer {
         match self {
             Self::Malformed(problem) => Answer::new(Code::MalformedRequest, *problem),
             Self::Validation(problems) => {
@@ -166,6 +175,18 @@ impl ApiError {
             }
             Self::AccessRefused => {
                 Answer::new(Code::AccessRefused, "This isn't for who asks, or not from there.")
+            }
+            Self::Overloaded => {
+                let message = "The issuer has as many requests in the works as it takes; try again shortly.";
+                Answer { retry_after: Some(OVERLOADED_SECONDS), ..Answer::new(Code::Overloaded, message) }
+            }
+            Self::Maintenance(mode) => {
+                let message = match &mode.reason {
+                    Some(reason) => format!("Nothing can be changed during maintenance: {reason}"),
+                    None => "Nothing can be changed during maintenance.".to_owned(),
+                };
+                let answer = Answer::new(Code::Maintenance, message);
+                Answer { details: maintenance::body(mode), retry_after: Some(MAINTENANCE_SECONDS), ..answer }
             }
             Self::Management(error) => management_answer(error),
             Self::Unavailable(_) => {

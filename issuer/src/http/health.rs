@@ -18,13 +18,14 @@ use utoipa::openapi::{RefOr, Schema};
 use super::error::RETRY_AFTER_SECONDS;
 use super::openapi;
 use crate::app::App;
+use crate::clients::Clock;
 use crate::clock;
 use crate::hot;
 use crate::keys::KeyError;
 use crate::storage::schema::{self, Mismatch};
 
 /// How long a probe waits for the database.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an answer is given again.
 const GOOD_FOR: Duration = Duration::from_millis(200);
 
@@ -141,7 +142,8 @@ async fn look(app: &App) -> (Verdict, Readiness) {
     let (database, keys, hot_state) = tokio::join!(database(app), keys(app), hot_state(app));
     let [postgres, migrations] = database;
     let (clock, clients) = (clock(app), client_cache(app));
-    let checks = [postgres, migrations, clock, keys, hot_state, clients, publisher(app), audit(app)];
+    let checks =
+        [postgres, migrations, clock, keys, hot_state, clients, publisher(app), audit(app), maintenance(app)];
 
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ready);
     let status = match verdict {
@@ -204,10 +206,13 @@ async fn hot_state(app: &App) -> Check {
     Check { name: "hot_state", verdict, body }
 }
 
-/// Whether this host's clock is fit for issuing tokens.
+/// Whether this host's clock is fit for deciding about tokens.
 fn clock(app: &App) -> Check {
-    let (verdict, status) =
-        if app.clients.is_clock_ahead() { (Verdict::Unavailable, "ahead") } else { (Verdict::Ready, "ok") };
+    let (verdict, status) = match app.clients.clock() {
+        Clock::Right => (Verdict::Ready, "ok"),
+        Clock::Ahead => (Verdict::Unavailable, "ahead"),
+        Clock::Behind => (Verdict::Unavailable, "behind"),
+    };
     Check { name: "clock", verdict, body: json!({ "status": status }) }
 }
 
@@ -229,4 +234,17 @@ fn audit(app: &App) -> Check {
     let (verdict, status) =
         if app.audit.is_failing() { (Verdict::Degraded, "degraded") } else { (Verdict::Ready, "ok") };
     Check { name: "audit", verdict, body: json!({ "status": status }) }
+}
+
+/// Whether what changes something is turned away. Everything else goes on, so it is still to be sent here.
+fn maintenance(app: &App) -> Check {
+    let (verdict, body) = match app.maintenance.mode() {
+        None => (Verdict::Ready, json!({ "status": "off" })),
+        Some(mode) => {
+            let mut body = super::maintenance::body(&mode);
+            body["status"] = json!("on");
+            (Verdict::Degraded, body)
+        }
+    };
+    Check { name: "maintenance", verdict, body }
 }

@@ -17,12 +17,13 @@ mod cors;
 pub(crate) mod credentials;
 mod docs;
 mod error;
-mod health;
+pub(crate) mod health;
 mod idempotency;
 mod introspect;
 mod json;
 mod limits;
 pub(crate) mod list;
+pub(crate) mod maintenance;
 mod metrics;
 mod oauth;
 mod openapi;
@@ -39,6 +40,7 @@ mod token;
 mod trace_context;
 mod unlock;
 mod wellknown;
+mod works;
 
 use std::sync::Arc;
 
@@ -50,6 +52,7 @@ use utoipa_axum::routes;
 
 pub use admin::Operators;
 pub use server::{Connections, serve};
+pub use works::Works;
 
 use crate::app::App;
 use crate::config::{AllowedOrigins, Guard};
@@ -133,6 +136,8 @@ fn finish(router: Router<Arc<App>>, app: Arc<App>, allowed_origins: AllowedOrigi
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), limits::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), maintenance::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), works::admit))
         .layer(middleware::from_fn(protect::check))
         .layer(middleware::from_fn_with_state(app.limits.trusted_proxies().clone(), context::enter))
         .layer(Extension(Arc::<health::LastReadiness>::default()))
@@ -176,6 +181,7 @@ fn respond(error: ApiError, path: &str) -> Response {
         ApiError::Unavailable(cause) => {
             OauthFailure(crate::grants::OauthError::Unavailable(cause)).into_response()
         }
+        ApiError::Overloaded | ApiError::Maintenance(_) => oauth::turned_away(&error),
         ApiError::UriTooLong => oauth::problem(OauthCode::TargetTooLong, "path and query are too long"),
         ApiError::Malformed(problem) => oauth::invalid(problem).into_response(),
         other => OauthFailure(crate::grants::OauthError::Server(other.to_string())).into_response(),

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use super::body::{self, BodyError};
 use super::bounds::BODY_BYTES;
 use super::catalogue::OauthCode;
-use super::error::RETRY_AFTER_SECONDS;
+use super::error::{Answer, ApiError, RETRY_AFTER_SECONDS};
 use super::limits;
 use crate::config::Secret;
 use crate::grants::OauthError;
@@ -176,6 +176,20 @@ impl IntoResponse for OauthFailure {
         }
         response
     }
+}
+
+/// What a client gets that is turned away before anything was looked at: the error in OAuth's form, with the code from the catalogue.
+pub(super) fn turned_away(error: &ApiError) -> Response {
+    let Answer { code, message, details, retry_after, .. } = error.answer();
+    let body = json!({
+        "error": OauthCode::TemporarilyUnavailable.as_str(),
+        "error_description": described(&message),
+        "code": code.as_str(),
+        "details": details,
+    });
+    let mut response = (code.status(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response();
+    response.headers_mut().insert(RETRY_AFTER, retry_after.map_or(RETRY_AFTER_SECONDS, HeaderValue::from));
+    response
 }
 
 /// An error response (RFC 6749 §5.2); of `description` what the RFC's alphabet allows.

@@ -307,6 +307,10 @@ fn complete(path: &str, method: &str, operation: &mut Value, closed: &mut BTreeS
             add(Code::Unauthorized);
             add(Code::InsufficientScope);
             add(Code::RateLimitExceeded);
+            add(Code::Overloaded);
+            if method != "get" && method != "head" {
+                add(Code::Maintenance);
+            }
         }
         if has_body {
             let unreadable = [

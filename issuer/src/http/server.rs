@@ -29,15 +29,14 @@ use tower_service::Service as _;
 use tracing::warn;
 
 use super::bounds::{
-    DISCARD_PATIENCE, DISCARDED_BYTES, HEAD_BYTES, HEAD_FIELDS, HEAD_PATIENCE, SEND_PATIENCE,
+    COMPLAINT_INTERVAL, DISCARD_PATIENCE, DISCARDED_BYTES, HEAD_BYTES, HEAD_FIELDS, HEAD_PATIENCE,
+    SEND_PATIENCE,
 };
 use super::patient::Patient;
 use crate::config::Tls;
 
 /// At a stop, how long a connection that has no request under way may still send one, and an answer may take to leave.
 const LAST_CALL: Duration = Duration::from_millis(500);
-/// The log says at most this often that a peer has too many connections.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many connections there may be at once.
 #[derive(Debug, Clone)]

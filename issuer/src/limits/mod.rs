@@ -5,7 +5,7 @@
 //! counted in Postgres and survives the hot state.
 
 pub mod meter;
-mod monthly;
+pub(crate) mod monthly;
 pub mod places;
 mod quota;
 mod upkeep;

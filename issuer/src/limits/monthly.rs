@@ -9,7 +9,7 @@ use crate::domain::limit::Month;
 use crate::hot::{HotState, MonthlyCount};
 
 /// Clients that wait to be counted; while there is nowhere to count, more aren't.
-const MAX_WAITING: usize = 100_000;
+pub(crate) const MAX_WAITING: usize = 100_000;
 /// Counts in one go: a reply takes well less than anybody waits for it.
 const CHUNK: usize = 500;
 

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bootstrap;
 pub mod caller;
 pub mod credentials;
+pub mod maintenance;
 pub mod publication;
 pub mod recovery;
 pub mod resource_servers;

@@ -53,6 +53,7 @@ pub async fn read(app: &App) -> Registry {
     let mut registry = Registry::default();
     process(&mut registry);
     connections(&mut registry, app);
+    requests(&mut registry, app);
     publisher(&mut registry, app);
     keys(&mut registry, app);
     hot_state(&mut registry, app).await;
@@ -94,6 +95,14 @@ fn connections(registry: &mut Registry, app: &App) {
     }
     registry.register("database_connections_active", "Connections that are in use", active);
     registry.register("countersign_database_connections_idle", "Connections that wait to be used", idle);
+}
+
+fn requests(registry: &mut Registry, app: &App) {
+    let taken = u32::try_from(app.works.taken()).unwrap_or(u32::MAX);
+    let help = "Requests that are under way, of those that MAX_REQUESTS counts";
+    number(registry, "countersign_requests_in_works", help, f64::from(taken));
+    let on = f64::from(u8::from(app.maintenance.mode().is_some()));
+    number(registry, "countersign_maintenance", "1: this issuer is in maintenance", on);
 }
 
 fn publisher(registry: &mut Registry, app: &App) {

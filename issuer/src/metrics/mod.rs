@@ -37,6 +37,7 @@ struct Metrics {
     authentication_failures: Counter,
     rejections: Family<LimitLabel, Counter>,
     lockouts: Counter,
+    turned_away: Counter,
     job_seconds: Family<JobLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -79,6 +80,7 @@ impl Metrics {
             authentication_failures: Counter::default(),
             rejections: Family::default(),
             lockouts: Counter::default(),
+            turned_away: Counter::default(),
             job_seconds: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
         };
         let mut registry = Registry::default();
@@ -106,6 +108,11 @@ impl Metrics {
             metrics.rejections.clone(),
         );
         registry.register("countersign_lockouts", "Clients that were locked out", metrics.lockouts.clone());
+        registry.register(
+            "countersign_requests_turned_away",
+            "Requests that found MAX_REQUESTS in the works",
+            metrics.turned_away.clone(),
+        );
         registry.register(
             "background_job_duration_seconds",
             "Runs of jobs beside the requests",
@@ -159,6 +166,11 @@ pub fn limited(limit: &'static str) {
 /// A client was locked out.
 pub fn locked_out() {
     METRICS.lockouts.inc();
+}
+
+/// A request was turned away because there were too many.
+pub fn turned_away() {
+    METRICS.turned_away.inc();
 }
 
 /// A run of the job `job` has ended, well or not.

@@ -11,7 +11,7 @@ use super::sinks::{Artifact, Receipt, Sink, SinkError};
 use crate::clock;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A failure that lasts is said again this often.
 const REMIND: Duration = Duration::from_mins(1);
 

@@ -12,6 +12,7 @@ use super::sinks::Sink;
 use super::status::Role;
 use super::term::Term;
 use crate::app::App;
+use crate::outage::{Outage, Saying};
 use crate::storage::StorageError;
 use crate::storage::outbox::Leadership;
 
@@ -64,12 +65,15 @@ impl fmt::Display for Ended {
 impl Task {
     /// Until `stopping`; then what is queued goes out first.
     pub(super) async fn run(self, mut stopping: watch::Receiver<bool>) {
+        let mut outage = Outage::default();
         loop {
-            let Err(ended) = self.serve(&mut stopping).await else { return };
+            let Err(ended) = self.serve(&mut stopping, &mut outage).await else { return };
             if *stopping.borrow() {
                 return warn!("what was revoked last isn't published before the stop: {ended}");
             }
-            warn!("the publisher starts over: {ended}");
+            if let Some(Saying { seconds, failures }) = outage.fails() {
+                warn!(failures, seconds, "the publisher starts over: {ended}");
+            }
             self.app.publisher.set_role(Role::Disconnected);
             tokio::select! {
                 () = sleep(RETRY) => {}
@@ -79,23 +83,31 @@ impl Task {
     }
 
     /// Follows until it leads, leads until the connection breaks or the process stops.
-    async fn serve(&self, stopping: &mut watch::Receiver<bool>) -> Result<(), Ended> {
+    async fn serve(&self, stopping: &mut watch::Receiver<bool>, outage: &mut Outage) -> Result<(), Ended> {
         let term = tokio::select! {
-            term = self.follow() => term?,
+            term = self.follow(outage) => term?,
             () = stopped(stopping) => return Ok(()),
         };
         term.lead(stopping).await
     }
 
-    async fn follow(&self) -> Result<Term<'_>, Ended> {
+    async fn follow(&self, outage: &mut Outage) -> Result<Term<'_>, Ended> {
+        let works = |outage: &mut Outage| {
+            if let Some(seconds) = outage.over() {
+                info!(seconds, "the publisher works again");
+            }
+        };
         let mut leadership = Leadership::open(&self.app.database).await?;
         while !leadership.acquire().await? {
             self.app.publisher.set_role(Role::Follower);
+            works(outage);
             sleep(RETRY).await;
         }
         self.app.publisher.set_role(Role::Leader);
         info!("this process publishes revocations");
-        Term::begin(self, leadership).await
+        let term = Term::begin(self, leadership).await?;
+        works(outage);
+        Ok(term)
     }
 }
 

@@ -8,12 +8,12 @@
 //! The newest base stays in memory: the next one is made of it and of what came since. All rows are read once in a term ([`reading`]).
 
 mod artifacts;
-mod courier;
+pub(crate) mod courier;
 mod directory;
 mod leader;
 mod reading;
 mod route;
-mod sinks;
+pub(crate) mod sinks;
 mod status;
 mod term;
 

@@ -14,9 +14,9 @@ use crate::config::{self, Secret};
 use crate::domain::publication::Listeners;
 
 /// How long storing an object may take: it can have megabytes.
-const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a push to the hub may take. While one hangs no other is sent, and knowledge at the edge grows old.
-const PUSH_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const PUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Something to deliver.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ const CHANNEL: &str = "countersign_changed";
 const PING: &str =
     "select (extract(epoch from clock_timestamp()) * 1000)::bigint /* countersign hears changes */";
 /// How long a connection attempt or an answer to a ping may take. Whatever takes longer counts as lost.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Tells every replica, this one too; in a transaction, once it commits.
 pub async fn announce(executor: impl PgExecutor<'_>, kind: &str, id: &str) -> Result<(), StorageError> {

@@ -16,6 +16,7 @@ pub mod inspection;
 pub mod jobs;
 pub mod limits;
 pub mod live_tokens;
+pub mod maintenance;
 pub mod not_before;
 pub mod outbox;
 pub mod publication;
@@ -46,9 +47,11 @@ use crate::domain::UnknownWord;
 pub use transaction::Transaction;
 
 /// How long a request waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one statement may run, in milliseconds: the server ends it.
-const STATEMENT_TIMEOUT: &str = "4000";
+pub(crate) const STATEMENT_TIMEOUT: &str = "4000";
+/// The same for those who do the installation's own work.
+pub(crate) const LONG_STATEMENT_TIMEOUT: &str = "60000";
 /// A connection idle for longer is tried before it is used: the server may have been restarted meanwhile.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 
@@ -132,7 +135,7 @@ impl Database {
     pub(crate) fn dedicated(&self) -> PgPool {
         // Reading all entries may take longer than a request may; and a lock must not outlive a leader whose host vanished.
         let options = self.options.clone().options([
-            ("statement_timeout", "60000"),
+            ("statement_timeout", LONG_STATEMENT_TIMEOUT),
             ("tcp_keepalives_idle", "5"),
             ("tcp_keepalives_interval", "2"),
             ("tcp_keepalives_count", "3"),

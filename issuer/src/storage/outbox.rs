@@ -22,9 +22,9 @@ pub const BATCH: usize = 10_000;
 /// Rows that are handed on together when all are read.
 const AT_ONCE: usize = 8192;
 /// A statement that takes longer means that the connection is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The same for those that may read all there is; for the first row of it.
-const LONG_PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const LONG_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A connection that wants to be the leader's, or is.
 pub struct Leadership {

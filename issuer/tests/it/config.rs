@@ -59,6 +59,7 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         .env("CORS_ALLOWED_ORIGINS", "*")
         .env("MAX_CONNECTIONS", "1")
         .env("MAX_CONNECTIONS_PER_IP", "0")
+        .env("MAX_REQUESTS", "0")
         .env("HUB_URL", "ftp://edge");
     let ran = cli.run(&["serve"]);
     let named = problems(&ran);
@@ -85,6 +86,7 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         "CORS_ALLOWED_ORIGINS",
         "MAX_CONNECTIONS",
         "MAX_CONNECTIONS_PER_IP",
+        "MAX_REQUESTS",
         "HUB_URL",
         "HUB_PUSH_SECRET",
         "KV_NAMESPACE_ID",
@@ -93,7 +95,7 @@ fn everything_wrong_is_named_at_once_and_secrets_are_not_shown() {
         let count = named.iter().filter(|problem| problem.starts_with(&format!("{name} "))).count();
         assert_eq!(count, 1, "{name}: {named:#?}");
     }
-    assert_eq!(named.len(), 26, "{named:#?}");
+    assert_eq!(named.len(), 27, "{named:#?}");
     assert!(!ran.stderr().contains("hunter2") && !ran.stderr().contains("aHVudGVyMg"), "{}", ran.stderr());
 }
 

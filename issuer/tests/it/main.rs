@@ -19,6 +19,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod logs;
+mod maintenance;
 mod metrics;
 mod outage;
 mod policy;

@@ -407,6 +407,14 @@ async fn every_code_is_provoked() {
     responses.push((Code::AccessRefused, page.bearer_auth(ADMIN_TOKEN).send().await.unwrap()));
     let mut oauth = provoked_oauth(&issuer).await;
     let token = issuer.management_token(&issuer.administrator).await;
+    let switch = async |on: bool| {
+        let request = issuer.http.post(format!("{}/maintenance", issuer.admin_url)).bearer_auth(ADMIN_TOKEN);
+        assert_eq!(request.json(&json!({ "on": on })).send().await.unwrap().status(), StatusCode::OK);
+    };
+    switch(true).await;
+    let change = issuer.post("/api/v1/agents").bearer_auth(&token).json(&agent_body(&[]));
+    responses.push((Code::Maintenance, change.send().await.unwrap()));
+    switch(false).await;
     proxy.set(Line::Cut);
     let path = format!("/api/v1/agents/{}", issuer.administrator.id);
     responses.push((Code::ServiceUnavailable, issuer.get(&path).bearer_auth(&token).send().await.unwrap()));
@@ -424,6 +432,8 @@ async fn every_code_is_provoked() {
     }
     // At OAuth endpoints only, beside OAuth's own words: below, and in tests/it/limits.rs.
     seen.extend([Code::ClientLockedOut.as_str(), Code::FreeTierLimitExceeded.as_str()]);
+    // In tests/it/http/works.rs.
+    seen.insert(Code::Overloaded.as_str());
     let missing: BTreeSet<&str> =
         Code::ALL.iter().map(|code| code.as_str()).filter(|code| !seen.contains(code)).collect();
     assert_eq!(missing, BTreeSet::new(), "left: nothing provokes these");

@@ -19,3 +19,4 @@ mod status_lists;
 mod tenants;
 mod token;
 mod wellknown;
+mod works;

@@ -1,0 +1,123 @@
+//! How much there is of everything, and how long anybody waits for it: `docs/reference/limits.md`, which a test compares with [`tables`]. What clients may ask for
+//! is in [`crate::http::bounds`], and on the same page.
+
+use std::time::Duration;
+
+use crate::audit::writer;
+use crate::clients::{LEASE, MAX_CLIENTS, MAX_RESOURCE_SERVERS, MAX_TENANTS};
+use crate::config::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_IP, MAX_REQUESTS, POOL_SIZE, STARTUP_SECONDS};
+use crate::grants::imported;
+use crate::http::health;
+use crate::publisher::{courier, sinks};
+use crate::storage::{ACQUIRE_TIMEOUT, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, changes, outbox};
+use crate::{hot, http, limits};
+
+/// Connections that an issuer has beside its pools: who hears changes, rotates keys, publishes, seals, writes the audit log, does jobs.
+const BESIDE: u32 = 6;
+
+/// The page's tables, in its order.
+pub fn tables() -> [String; 4] {
+    [http::bounds::table(), settings(), waits(), queues()]
+}
+
+fn settings() -> String {
+    let of_pools = |size: u32| {
+        format!("{size}, in each of two pools; with {BESIDE} beside them, {} in all", 2 * size + BESIDE)
+    };
+    table(
+        "setting",
+        "default",
+        "beyond it",
+        &[
+            ("`MAX_REQUESTS`", MAX_REQUESTS.to_string(), "503 `OVERLOADED` at once"),
+            ("`MAX_CONNECTIONS`", MAX_CONNECTIONS.to_string(), "they wait in the listener's queue"),
+            (
+                "`MAX_CONNECTIONS_PER_IP`",
+                MAX_CONNECTIONS_PER_IP.to_string(),
+                "closed; the loopback and `TRUSTED_PROXIES` excepted",
+            ),
+            ("`DATABASE_POOL_SIZE`", of_pools(POOL_SIZE), "requests wait for a connection, as below"),
+            ("`STARTUP_TIMEOUT_SECONDS`", STARTUP_SECONDS.to_string(), "the start fails"),
+        ],
+    )
+}
+
+fn waits() -> String {
+    let (statement, long) = (milliseconds(STATEMENT_TIMEOUT), milliseconds(LONG_STATEMENT_TIMEOUT));
+    table(
+        "wait",
+        "at most",
+        "then",
+        &[
+            ("a request, for a connection to Postgres", said(ACQUIRE_TIMEOUT), "503 `SERVICE_UNAVAILABLE`"),
+            ("a request, for a statement of Postgres", statement, "503; Postgres ends it"),
+            ("publisher, rotation, sealer, jobs: for a statement", long, "it starts over"),
+            (
+                "the publisher, for what it writes down",
+                said(outbox::PATIENCE),
+                "it starts over; another may lead",
+            ),
+            ("the publisher, for the first row of all there is", said(outbox::LONG_PATIENCE), "the same"),
+            (
+                "who hears changes, for a sign of life",
+                said(changes::PATIENCE),
+                "client records are read from Postgres",
+            ),
+            ("for how long client records count after the last sign of life", said(LEASE), "the same"),
+            (
+                "an audit event, to be written",
+                said(writer::PATIENCE),
+                "503: what can't be written down isn't answered",
+            ),
+            ("anybody, for Redis", said(hot::TIMEOUT), "the process counts for itself"),
+            ("… before Redis is asked again, by one request", said(hot::PAUSE), ""),
+            ("a probe, for Postgres", said(health::PATIENCE), "`unavailable`"),
+            ("an imported secret, for its turn to be checked", said(imported::PATIENCE), "503"),
+            ("the publisher, for the hub", said(sinks::PUSH_TIMEOUT), "tried again, with pauses"),
+            ("the publisher, for an object in KV", said(sinks::OBJECT_TIMEOUT), "the same"),
+            ("… the longest of these pauses", said(courier::LONGEST_PAUSE), ""),
+        ],
+    )
+}
+
+fn queues() -> String {
+    let (of_one, of_all) = imported::PLACES;
+    table(
+        "kept or waiting",
+        "at most",
+        "beyond it",
+        &[
+            ("audit events that wait to be written", writer::WAITING.to_string(), "requests wait, as above"),
+            ("… written together", writer::BATCH.to_string(), ""),
+            ("imported secrets being checked, of one tenant", of_one.to_string(), "503"),
+            ("… of all", of_all.to_string(), "503"),
+            ("client records in memory", MAX_CLIENTS.to_string(), "read from Postgres"),
+            ("tenants", MAX_TENANTS.to_string(), "the same"),
+            ("resource servers", MAX_RESOURCE_SERVERS.to_string(), "the same"),
+            (
+                "clients whose monthly count waits for Redis",
+                limits::monthly::MAX_WAITING.to_string(),
+                "not shown in Redis; the quota doesn't go by it",
+            ),
+        ],
+    )
+}
+
+fn table(what: &str, bound: &str, beyond: &str, rows: &[(&str, String, &str)]) -> String {
+    let rows: Vec<String> =
+        rows.iter().map(|(what, bound, beyond)| format!("| {what} | {bound} | {beyond} |\n")).collect();
+    format!("| {what} | {bound} | {beyond} |\n|---|---|---|\n{}", rows.concat())
+}
+
+fn said(time: Duration) -> String {
+    if time.subsec_millis() == 0 {
+        format!("{} s", time.as_secs())
+    } else {
+        format!("{} ms", time.as_millis())
+    }
+}
+
+/// As Postgres is told.
+fn milliseconds(text: &str) -> String {
+    said(Duration::from_millis(text.parse().unwrap_or_default()))
+}
