@@ -6,6 +6,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 
 import * as edge from "./benches/edge.mjs";
+import * as issuer from "./benches/issuer.mjs";
 import * as revocation from "./benches/revocation.mjs";
 import * as scale from "./benches/scale.mjs";
 import { refuseUsage, runCommand } from "./lifecycle.mjs";
@@ -32,7 +33,7 @@ import { stateDir } from "./paths.mjs";
  */
 
 /** @type {Record<string, Bench>} */
-const BENCHES = { edge, revocation, scale };
+const BENCHES = { edge, issuer, revocation, scale };
 
 const HELP = `bin/bench: runs a benchmark. What it compares runs side by side, in turns, on servers of its own.
 

@@ -42,6 +42,7 @@ const SECTIONS = [
   { name: "redaction", what: "a whole run at TRACE, and no secret in anything that it said", run: () => nodeTests("redaction", "bin/tests/redaction.test.mjs") },
   { name: "deploy", what: "deploy/: schemas, settings, alerts, and its scripts run", run: deploy },
   { name: "operations", what: "docs/operations, command by command; the references beside the code and the schema", run: () => nodeTests("operations", "bin/tests/{operations,reference}.test.mjs") },
+  { name: "bench", what: "bin/bench issuer, all of it, briefly", run: () => runNodeTests("bench", "bin/tests/bench.test.mjs", {}) },
 ];
 
 const HELP = `bin/test: sets up what the tests need and runs every one of them.
