@@ -40,6 +40,7 @@ const SECTIONS = [
   { name: "workerd", what: "end to end: the built wasm in workerd", run: () => nodeTests("workerd", "edge-verifier/tests/workerd/*.test.mjs") },
   { name: "dev", what: "bin/dev itself", run: () => nodeTests("dev", "bin/tests/dev.test.mjs") },
   { name: "guides", what: "docs/guides, command by command", run: () => nodeTests("guides", "bin/tests/guides.test.mjs") },
+  { name: "redaction", what: "a whole run at TRACE, and no secret in anything that it said", run: () => nodeTests("redaction", "bin/tests/redaction.test.mjs") },
   { name: "deploy", what: "deploy/: schemas, settings, alerts, and its scripts run", run: deploy },
   { name: "operations", what: "docs/operations, command by command; the references beside the code and the schema", run: () => nodeTests("operations", "bin/tests/{operations,reference}.test.mjs") },
   { name: "bench", what: "bin/bench issuer, all of it, briefly", run: () => runNodeTests("bench", "bin/tests/bench.test.mjs", {}) },

@@ -45,12 +45,12 @@ const UNLIMITED = { RATE_LIMIT_PER_IP: "1000000", RATE_LIMIT_PER_CLIENT: "100000
 
 /**
  * Starts everything: a fresh database, the issuer's process, the edge in workerd, the demo upstream.
- * @param {{redis?: boolean, replicas?: number, issuer?: Record<string, string>, edge?: Record<string, string>, edgeEntry?: string, hubEntry?: string, proxied?: boolean}} [options]
+ * @param {{redis?: boolean, replicas?: number, issuer?: Record<string, string>, edge?: Record<string, string>, edgeEntry?: string, hubEntry?: string, proxied?: boolean, edgeLogs?: (message: string) => void}} [options]
  *   `redis`: with the shared Redis, instead of the in-process hot state; `replicas`: so many issuers on the one database, behind a load balancer;
  *   `issuer`, `edge`: further settings by name; `edgeEntry`, `hubEntry`: other entries of the edge and of its hubs; `proxied`: what issuers send to the edge
- *   goes through `line`, which may meddle
+ *   goes through `line`, which may meddle; `edgeLogs` gets what the edge logs
  */
-export async function startSystem({ redis = false, replicas = 1, issuer: more, edge: edgeVars, edgeEntry, hubEntry, proxied = false } = {}) {
+export async function startSystem({ redis = false, replicas = 1, issuer: more, edge: edgeVars, edgeEntry, hubEntry, proxied = false, edgeLogs } = {}) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), "countersign-test-"));
   const processes = new Processes(dir);
   /** @type {(() => Promise<unknown>)[]} */
@@ -86,6 +86,7 @@ export async function startSystem({ redis = false, replicas = 1, issuer: more, e
       port: edgePort,
       ...(edgeEntry && { entry: edgeEntry, whole: true }),
       ...(hubEntry && { hubEntry }),
+      ...(edgeLogs && { logs: edgeLogs }),
       persist: path.join(dir, "edge"),
       vars: {
         ISSUER_URL: issuerUrl(settings), AUDIENCE, UPSTREAM_URL: upstream.url, REVOCATION_KEYS: keys, HUB_PUSH_SECRET: settings.hubPushSecret, ...edgeVars,

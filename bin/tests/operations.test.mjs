@@ -50,7 +50,7 @@ before(async () => {
   fs.mkdirSync(backups);
   variables = {
     ADMIN_URL: `http://${system.issuer.settings.adminAddress}`,
-    SUPERUSER_URL: system.superuserUrl, OPERATOR_SECRET, BACKUPS: backups,
+    ...databaseServices(system), OPERATOR_SECRET, BACKUPS: backups,
     REDIS_HOST: redisUrl.hostname, REDIS_PORT: redisUrl.port, REDISCLI_AUTH: decodeURIComponent(redisUrl.password),
     ADMIN_CLIENT_ID: system.admin.clientId, ADMIN_CLIENT_SECRET: system.admin.clientSecret,
   };
@@ -65,6 +65,20 @@ after(async () => {
   }
   console.log(`docs/operations: ${executed.commands} commands executed, ${executed.cloud} need a cloud account`);
 });
+
+/** Where `psql` finds the database without its password in a command line: the files that the index of the pages describes. */
+function databaseServices({ dir, databaseUrl, superuserUrl }) {
+  const files = { PGSERVICEFILE: path.join(dir, "pg_service.conf"), PGPASSFILE: path.join(dir, "pgpass") };
+  const places = Object.entries({ countersign: databaseUrl, "countersign-superuser": superuserUrl }).map(([name, url]) => {
+    const { hostname: host, port, pathname, username, password } = new URL(url);
+    return { name, host, port: port || "5432", database: pathname.slice(1), user: decodeURIComponent(username), password: decodeURIComponent(password) };
+  });
+  const services = places.map(({ name, host, port, database, user }) => `[${name}]\nhost=${host}\nport=${port}\ndbname=${database}\nuser=${user}\n`);
+  fs.writeFileSync(files.PGSERVICEFILE, services.join("\n"));
+  const escaped = (text) => text.replaceAll(/[\\:]/g, "\\$&");
+  fs.writeFileSync(files.PGPASSFILE, places.map(({ host, port, user, password }) => `${host}:${port}:*:${user}:${escaped(password)}\n`).join(""), { mode: 0o600 });
+  return files;
+}
 
 /** A page may have stopped the issuer: its own commands say that it may. */
 async function issuerRuns() {
@@ -101,6 +115,16 @@ test("the incidents' pages have all their parts, and the runbook names each of t
 
 /** GitHub's anchor of a heading. */
 const anchor = (heading) => heading.toLowerCase().replaceAll(/[^\p{L}\p{N}\s_-]/gu, "").trim().replaceAll(/\s/g, "-");
+
+test("no command shows a secret to everybody on the machine", () => {
+  for (const { name, text } of pages) {
+    for (const command of [...pageCommands(text).blocks].flatMap((block) => block.replaceAll("\\\n", " ").split("\n"))) {
+      // In the shell's own echo it is in no process; curl overwrites what follows -u.
+      const shown = command.replaceAll(/<\(echo [^)]*\)|curl [^|]*?-u "[^"]*"|\b[A-Z_]+=\$\{?\w+\S*/g, "").replace(/^export .*/, "");
+      assert.doesNotMatch(shown, /\$\{?\w*(?:SECRET|TOKEN|PASSWORD|_URL\b|KEY)(?<!ADMIN_URL|ISSUER_URL|HUB_URL|UPSTREAM_URL)/, `${name}: ${command}`);
+    }
+  }
+});
 
 test("every link leads somewhere", () => {
   const broken = [];

@@ -114,7 +114,7 @@ test("Dockerfile: instructions that there are, bases with versions, one last use
   // JSON: no shell between the signal and the issuer.
   for (const { name, rest } of stage("runtime").filter((it) => ["ENTRYPOINT", "CMD"].includes(it.name))) assert.ok(Array.isArray(JSON.parse(rest)), name);
   assert.match(stage("build").map((it) => it.rest).join("\n"), /cargo build --release --locked/);
-  assert.match(stage("runtime").find((it) => it.name === "HEALTHCHECK")?.rest ?? "", /--timeout=\d+s.* CMD \["\/usr\/local\/bin\/healthcheck"\]$/);
+  assert.match(stage("runtime").find((it) => it.name === "HEALTHCHECK")?.rest ?? "", /--timeout=\d+s.* CMD \["\/usr\/local\/bin\/countersign", "probe", "ready"\]$/);
   assert.equal(stage("runtime").find((it) => it.name === "EXPOSE")?.rest, settings.get("PORT"));
 });
 
@@ -134,7 +134,7 @@ test("Dockerfile: a compiler that the crates take, and a whole workspace", () =>
       assert.ok(allowed.includes(source), `${source} is copied, and .dockerignore leaves it out`);
     }
   }
-  for (const name of allowed) assert.ok(copied.includes(name) || name === "deploy/docker/healthcheck", `${name} is sent, and nothing copies it`);
+  for (const name of allowed) assert.ok(copied.includes(name), `${name} is sent, and nothing copies it`);
 });
 
 // --- Compose

@@ -20,7 +20,12 @@ import { Processes, run } from "../../bin/lib/processes.mjs";
 const deploy = path.join(root, "deploy");
 const compose = parse(fs.readFileSync(path.join(deploy, "compose", "compose.yaml"), "utf8"), { merge: true });
 const { services } = compose;
-const healthcheck = path.join(deploy, "docker", "healthcheck");
+/** The image's and compose.yaml's, which are one: with the program that is here. */
+const healthcheck = (port) => {
+  const [, command, ...args] = services["issuer-1"].healthcheck.test;
+  assert.equal(command, "/usr/local/bin/countersign");
+  return run(program, args, { env: { PORT: String(port) }, allowFailure: true });
+};
 
 let dir, processes, program, secrets, postgres, redisUrl, PATH;
 
@@ -136,7 +141,7 @@ test("migrate, bootstrap, both issuers at once, in production; probes and health
     const env = environment(name, { HOST: "127.0.0.1", PORT: port, ADMIN_ADDRESS: admin, SHUTDOWN_DELAY_SECONDS: "3" });
     started.push({ name, port, admin, child: processes.start(name, program, services[name].command, { env }) });
   }
-  const healthy = async (port) => (await run(healthcheck, [], { env: { PORT: port }, allowFailure: true })).status === 0;
+  const healthy = async (port) => (await healthcheck(port)).status === 0;
   for (const { name, port, admin, child } of started) {
     assert.ok(await until(async () => child.ended !== undefined || healthy(port), { timeoutMs: 60_000 }), `${name} is healthy: ${child.ended}`);
     assert.equal(child.ended, undefined, fs.readFileSync(child.log, "utf8").split("\n").slice(-4).join("\n"));
@@ -166,7 +171,7 @@ test("the healthcheck: only 200 is healthy, and nobody there isn't", async () =>
   const server = http.createServer((_, response) => response.writeHead(status).end("{}"));
   await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
   const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
-  const code = async () => (await run(healthcheck, [], { env: { PORT: String(port) }, allowFailure: true })).status;
+  const code = async () => (await healthcheck(port)).status;
   assert.equal(await code(), 0);
   for (status of [503, 404, 500]) assert.equal(await code(), 1);
   await new Promise((resolve) => server.close(resolve));

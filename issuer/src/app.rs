@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::audit::Audit;
+use crate::certificates::Certificate;
 use crate::clients::{Clients, Uses};
 use crate::config::{self, IssuerUrl};
 use crate::failures::Failures;
@@ -67,6 +68,8 @@ pub struct App {
     pub figures: metrics::figures::Latest,
     /// How long a key signs before another takes its place.
     pub key_rotation: Option<time::Duration>,
+    /// The admin listener's, where it speaks TLS.
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 impl App {
@@ -104,6 +107,7 @@ impl App {
             maintenance,
             figures: metrics::figures::Latest::default(),
             key_rotation: signing.rotation,
+            certificate: config.admin.tls.as_ref().map(|tls| tls.certificate.clone()),
         };
         Ok(Arc::new(app))
     }

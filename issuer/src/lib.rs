@@ -7,6 +7,7 @@ pub mod app;
 pub mod audit;
 pub mod backup;
 pub mod capacity;
+pub mod certificates;
 pub mod cli;
 pub mod clients;
 pub mod clock;

@@ -1,4 +1,7 @@
-//! Traces: one span for each request, sent to a collector by OTLP over HTTP (OpenTelemetry Protocol 1), where one is configured.
+//! Traces: a span for each request and for each of its steps, sent to a collector by OTLP over HTTP (OpenTelemetry Protocol 1), where one is configured.
+//!
+//! Steps are spans of `tracing` at `DEBUG`, with a target of their own that no log has: where nobody traces they are switched off at the place where they are made, by
+//! what `tracing` remembers of each such place, and nothing is allocated. [`Steps`] makes them spans of the collector's, below that of their request.
 //!
 //! Spans wait in memory and leave in batches, on a thread of their own: a collector that is slow or away costs spans, never a request.
 
@@ -8,13 +11,21 @@ use std::time::Duration;
 
 use axum::http::Method;
 use opentelemetry::trace::{
-    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
     Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id};
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{FilterFn, filter_fn};
+use tracing_subscriber::layer;
+use tracing_subscriber::registry::{LookupSpan, Registry};
 
 use crate::config::Otlp;
 
@@ -43,7 +54,103 @@ pub struct Caller {
 }
 
 /// The span of a request under way; sent when it is dropped.
-pub struct RequestSpan(Span);
+pub struct RequestSpan(Context);
+
+/// A step of a request, `tracing`'s span of it: `step!("signing")`. The name is one of ours; so are fields, of which texts become attributes.
+macro_rules! step {
+    ($name:literal $(, $($field:tt)+)?) => {
+        ::tracing::debug_span!(target: "countersign_step", $name $(, $($field)+)?)
+    };
+}
+/// The same for what no request waits for: it begins a trace, where it isn't part of one.
+macro_rules! errand {
+    ($name:literal $(, $($field:tt)+)?) => {
+        ::tracing::debug_span!(target: "countersign_errand", $name $(, $($field)+)?)
+    };
+}
+pub(crate) use {errand, step};
+
+/// The targets of both.
+const STEP: &str = "countersign_step";
+const ERRAND: &str = "countersign_errand";
+
+/// What the spans below one of `tracing`'s hang on.
+struct Hook(Context);
+
+/// Makes spans of the collector's of steps.
+pub struct Steps;
+
+/// What [`Steps`] has to see: nothing but steps, and what they are below.
+pub fn seen_by_steps() -> FilterFn {
+    let is_seen: fn(&Metadata<'_>) -> bool = |metadata| {
+        metadata.is_span() && (matches!(metadata.target(), STEP | ERRAND) || metadata.name() == "request")
+    };
+    filter_fn(is_seen).with_max_level_hint(LevelFilter::DEBUG)
+}
+
+impl<S: Subscriber + for<'l> LookupSpan<'l>> Layer<S> for Steps {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: layer::Context<'_, S>) {
+        let metadata = attributes.metadata();
+        let (Some(traces), Some(span)) = (TRACES.get(), context.span(id)) else { return };
+        let above = span.parent().and_then(|parent| parent.extensions().get().map(|Hook(hook)| hook.clone()));
+        let above = match (above, metadata.target()) {
+            (Some(above), STEP | ERRAND) => above,
+            (None, ERRAND) => Context::new(),
+            // The request itself, or a step of one that isn't recorded.
+            _ => return,
+        };
+        let mut texts = Texts(Vec::new());
+        attributes.record(&mut texts);
+        let builder = traces.tracer.span_builder(metadata.name()).with_attributes(texts.0);
+        let begun = builder.start_with_context(&traces.tracer, &above);
+        span.extensions_mut().insert(Hook(above.with_span(begun)));
+    }
+
+    fn on_close(&self, id: Id, context: layer::Context<'_, S>) {
+        let Some(span) = context.span(&id) else { return };
+        let hook = span.extensions_mut().remove();
+        // A request's ends when it is answered.
+        if let (Some(Hook(hook)), STEP | ERRAND) = (hook, span.metadata().target()) {
+            hook.span().end();
+        }
+    }
+}
+
+/// Fields that are texts, as attributes.
+struct Texts(Vec<KeyValue>);
+
+impl Visit for Texts {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.push(KeyValue::new(format!("countersign.{}", field.name()), value.to_owned()));
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+/// The `traceparent` (W3C Trace Context §3.2) of what is under way, for whom it calls; `None` where nobody traces.
+pub fn traceparent() -> Option<String> {
+    TRACES.get()?;
+    hook_of(&tracing::Span::current(), |hook| {
+        let hook = hook.as_ref()?;
+        let span = hook.0.span().span_context().clone();
+        let flags = u8::from(span.is_sampled());
+        Some(format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
+    })?
+}
+
+/// What hangs below `span`, where it is one of the registry's.
+fn hook_of<T>(span: &tracing::Span, work: impl FnOnce(&mut Option<Hook>) -> T) -> Option<T> {
+    span.with_subscriber(|(id, dispatch)| {
+        let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
+        let mut extensions = span.extensions_mut();
+        let mut hook = extensions.remove();
+        let done = work(&mut hook);
+        if let Some(hook) = hook {
+            extensions.insert(hook);
+        }
+        Some(done)
+    })?
+}
 
 /// Tracing can't be started.
 #[derive(Debug)]
@@ -109,22 +216,49 @@ pub fn begin(method: &Method, route: &str, request_id: &str, caller: Option<Call
         KeyValue::new("countersign.request_id", request_id.to_owned()),
     ];
     let span = traces.tracer.span_builder(format!("{method} {route}")).with_kind(SpanKind::Server);
-    Some(RequestSpan(span.with_attributes(attributes).start_with_context(&traces.tracer, &parent)))
+    let begun = span.with_attributes(attributes).start_with_context(&traces.tracer, &parent);
+    Some(RequestSpan(parent.with_span(begun)))
 }
 
 impl RequestSpan {
     /// The trace that it belongs to, as it stands in headers and logs.
     pub fn trace_id(&self) -> String {
-        self.0.span_context().trace_id().to_string()
+        self.0.span().span_context().trace_id().to_string()
+    }
+
+    /// Hangs the steps below `span`, the request's in the log, on it. Not where it isn't recorded: then they aren't either.
+    pub fn above(&self, span: &tracing::Span) {
+        if self.0.span().span_context().is_sampled() {
+            hook_of(span, |hook| *hook = Some(Hook(self.0.clone())));
+        }
     }
 
     /// The request was answered.
-    pub fn answered(mut self, status: u16) {
-        self.0.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+    pub fn answered(self, status: u16) {
+        let span = self.0.span();
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
         // Of a server only its own failures are errors.
         if status >= 500 {
-            self.0.set_status(Status::error(""));
+            span.set_status(Status::error(""));
         }
-        self.0.end();
+        span.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    #[test]
+    fn steps_are_nothing_where_nobody_traces() {
+        let logs = tracing_subscriber::registry().with(EnvFilter::new("warn,countersign_issuer=trace"));
+        tracing::subscriber::with_default(logs, || {
+            assert!(tracing::info_span!("request").id().is_some());
+            assert!(
+                super::step!("signing").is_disabled() && super::errand!("push", sink = "hub").is_disabled()
+            );
+        });
+        assert_eq!(super::traceparent(), None);
     }
 }

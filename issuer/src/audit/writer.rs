@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use crate::storage::audit::{Record, Writer};
 use crate::storage::{Database, StorageError};
+use crate::traces::errand;
 
 /// Events that wait for the writer; who comes when it is full waits to hand in.
 pub(crate) const WAITING: usize = 4096;
@@ -55,7 +56,7 @@ async fn run(writer: Writer, mut inbox: mpsc::Receiver<Pending>, mut stopping: w
         if taken == 0 {
             break;
         }
-        write(&writer, &mut batch).await;
+        write(&writer, &mut batch).instrument(errand!("audit write")).await;
     }
     writer.close().await;
 }

@@ -235,7 +235,7 @@ async fn verify(sources: &Sources, options: &Verify) -> Outcome {
     let config = Plain::from_sources(sources)?;
     telemetry::start(config.telemetry);
     let database = Database::connect(&config.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     let mut report = Report {
         ok: true,
         chains: Vec::new(),
@@ -349,7 +349,7 @@ async fn prune_all(sources: &Sources, json: bool) -> Outcome {
     let config = Prune::from_sources(sources)?;
     telemetry::start(config.plain.telemetry);
     let database = Database::connect(&config.plain.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     let (mut partitions, mut events) = (Vec::new(), 0);
     loop {
         let mut transaction = database.begin_installation().await?;

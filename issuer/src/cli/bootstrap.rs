@@ -20,7 +20,7 @@ pub(super) async fn run(sources: &Sources, options: &Bootstrap) -> Outcome {
         return Err("--tenant must have 1 to 200 characters".into());
     }
     let database = Database::connect(&config.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     keys::provision(&database, &config.master_key, &config.signing, config.first_key.as_ref()).await?;
     let secrets =
         keys::load_secrets(&database, &config.master_key).await?.ok_or("the server's secrets are gone")?;

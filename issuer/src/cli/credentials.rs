@@ -275,7 +275,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn open(config: Plain, common: &Common) -> Result<(Database, Caller), Failure> {
     telemetry::start(config.telemetry);
     let database = Database::connect(&config.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     let tenant = if let Some(tenant) = common.tenant {
         tenant
     } else {

@@ -179,7 +179,7 @@ async fn run_now(sources: &Sources, options: &Run) -> Outcome {
     let config = Prune::from_sources(sources)?;
     telemetry::start(config.plain.telemetry);
     let database = Database::connect(&config.plain.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     let wanted = if options.all { Job::ALL.to_vec() } else { options.jobs.clone() };
     let mut ran = Vec::new();
     for job in wanted {

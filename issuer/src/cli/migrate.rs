@@ -8,7 +8,7 @@ use super::Outcome;
 use super::output::{self, Format};
 use crate::config::{Plain, Sources};
 use crate::storage::Database;
-use crate::storage::schema::{self, Known, State};
+use crate::storage::schema::{self, Fit, Known, State};
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -40,7 +40,11 @@ pub(super) async fn run(sources: &Sources, options: &Migrate) -> Outcome {
     for migration in &migrated.applied {
         println!("applied {migration}");
     }
-    if migrated.applied.is_empty() {
+    if let Some(version) = migrated.newer {
+        println!(
+            "the schema is newer than this binary (migration {version}), and works with it: nothing to do"
+        );
+    } else if migrated.applied.is_empty() {
         println!("the schema is up to date");
     }
     Ok(())
@@ -49,6 +53,8 @@ pub(super) async fn run(sources: &Sources, options: &Migrate) -> Outcome {
 #[derive(Serialize)]
 struct Body {
     up_to_date: bool,
+    /// Whether this binary works on it.
+    works: bool,
     migrations: Vec<MigrationBody>,
 }
 
@@ -75,8 +81,11 @@ async fn status(database: &Database, format: Format) -> Outcome {
     let count = |state: State| migrations.iter().filter(|migration| migration.state == state).count();
     let (pending, unknown, altered, half) =
         (count(State::Pending), count(State::Unknown), count(State::Altered), count(State::Half));
+    let works = matches!(schema::check(database).await, Ok(Fit::Exact | Fit::Newer(_)));
     let verdict = if altered + half > 0 {
         "something was altered or broken off: `countersign migrate` says what to do".to_owned()
+    } else if unknown > 0 && works {
+        format!("the schema is newer than this binary, by {unknown}, and works with it")
     } else if unknown > 0 {
         format!(
             "the schema is newer than this binary, by {unknown}: run the version that made it, or a newer one"
@@ -88,6 +97,7 @@ async fn status(database: &Database, format: Format) -> Outcome {
     };
     let body = Body {
         up_to_date: pending + unknown + altered + half == 0,
+        works,
         migrations: migrations
             .into_iter()
             .map(|migration| MigrationBody {

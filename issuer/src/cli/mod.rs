@@ -15,6 +15,7 @@ mod migrate;
 mod operator;
 mod output;
 mod policy;
+mod probe;
 mod recover;
 mod resource_servers;
 mod restore;
@@ -88,6 +89,8 @@ enum Command {
     Maintenance(maintenance::Command),
     /// Look at everything that an installation stands on, and say what to do about it.
     Doctor(doctor::Doctor),
+    /// Ask the issuer that runs here with this configuration whether it lives or is ready: a container's health check.
+    Probe(probe::Probe),
     /// Let a client authenticate again that was locked out after too many failures.
     Unlock(Unlock),
     /// Make, look at, rotate, retire and revoke signing keys.
@@ -245,6 +248,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Jobs(command) => jobs::run(&sources, &command).await,
         Command::Maintenance(command) => maintenance::run(&sources, &command).await,
         Command::Doctor(options) => return doctor::run(&sources, &options).await,
+        Command::Probe(options) => probe::run(&sources, &options).await,
         Command::Unlock(options) => unlock::run(&sources, &options).await,
         Command::Keys(command) => keys::run(&sources, &command).await,
         Command::Policy(command) => policy::run(&command),

@@ -42,7 +42,7 @@ pub(super) async fn connect(sources: &Sources) -> Result<Database, Failure> {
     let config = Plain::from_sources(sources)?;
     telemetry::start(config.telemetry);
     let database = Database::connect(&config.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     Ok(database)
 }
 

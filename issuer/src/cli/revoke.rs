@@ -31,7 +31,7 @@ pub(super) async fn run(sources: &Sources, options: &Revoke) -> Outcome {
     telemetry::start(config.plain.telemetry);
     let subject = subject(options)?;
     let database = Database::connect(&config.plain.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     let secrets = keys::load_secrets(&database, &config.master_key).await?;
     let secrets = secrets.ok_or("there are no keys yet: run `countersign bootstrap`")?;
 

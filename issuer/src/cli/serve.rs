@@ -35,7 +35,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(sources: &Sources) -> Outcome {
     let config = Serve::from_sources(sources)?;
-    let logs = Arc::new(telemetry::start(config.telemetry));
+    let logs = Arc::new(telemetry::start_beside(config.telemetry, config.otlp.is_some()));
     if let Some(otlp) = &config.otlp {
         traces::start(otlp)?;
     }
@@ -121,6 +121,9 @@ impl Running {
         let (stop, stopping) = watch::channel(false);
         app.keys.watch(stopping.clone());
         maintenance::start(&app, stopping.clone());
+        if let Some(certificate) = &app.certificate {
+            certificate.watch(stopping.clone());
+        }
         if config.metrics.enabled {
             figures::start(&app, stopping.clone());
         }
@@ -215,7 +218,7 @@ impl Listener {
 async fn migrated(database: &Database, deadline: Instant) -> Result<(), OpenError> {
     let mut pause = Duration::from_millis(100);
     loop {
-        match schema::check(database).await {
+        match schema::require(database).await {
             Err(mismatch @ Mismatch::Behind) => {
                 if Instant::now() + pause > deadline {
                     return Err(OpenError::Schema(mismatch));

@@ -15,7 +15,7 @@ pub(super) async fn run(sources: &Sources, options: &Unlock) -> Outcome {
     let config = config::Unlock::from_sources(sources)?;
     telemetry::start(config.plain.telemetry);
     let database = Database::connect(&config.plain.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
 
     let (client, network) = (options.client, options.ip.map(Network::of));
     let tenant = limits::tenant_of(&mut database.begin_installation().await?, client).await?;

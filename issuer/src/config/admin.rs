@@ -1,17 +1,14 @@
 //! The admin listener: where it is, who may use it, and its TLS.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::secret::Secret;
-use super::sources::{Reader, Readers, read_secret};
+use super::sources::Reader;
+use crate::certificates::Certificate;
 
 /// The shortest `ADMIN_TOKEN`, in characters.
 const MIN_TOKEN: usize = 32;
@@ -27,14 +24,13 @@ pub struct Admin {
     pub tls: Option<Tls>,
 }
 
-/// A certificate and its key, ready for use.
-#[derive(Clone)]
-pub struct Tls(pub Arc<ServerConfig>);
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls")
-    }
+/// TLS, ready for use.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// How it is spoken: with `certificate`, as it is at the moment.
+    pub config: Arc<ServerConfig>,
+    /// What clients are shown.
+    pub certificate: Arc<Certificate>,
 }
 
 impl Admin {
@@ -82,37 +78,20 @@ impl Tls {
                 return None;
             }
         };
-        let chain = CertificateDer::pem_file_iter(certificate)
-            .and_then(Iterator::collect::<Result<Vec<CertificateDer<'static>>, _>>);
-        let chain = match chain {
-            Ok(chain) if chain.is_empty() => Err("has no certificate".to_owned()),
-            Ok(chain) => Ok(chain),
-            Err(error) => Err(format!("can't be read: {error}")),
-        };
-        let chain = chain.map_err(|problem| format!("ADMIN_TLS_CERTIFICATE: {certificate} {problem}"));
-        let text = read_secret(Path::new(key), Readers::OwnerAndGroup);
-        let key_der = text.and_then(|text| {
-            // The error's own words might quote the key.
-            PrivateKeyDer::from_pem_slice(text.expose().as_bytes())
-                .map_err(|_| "has no unencrypted private key in PEM".to_owned())
-        });
-        let key_der = key_der.map_err(|problem| format!("ADMIN_TLS_KEY: {key} {problem}"));
-        let (chain, key_der) = match (chain, key_der) {
-            (Ok(chain), Ok(key_der)) => (chain, key_der),
-            (chain, key_der) => {
-                for problem in [chain.err(), key_der.err()].into_iter().flatten() {
-                    reader.problem(problem);
-                }
+        let certificate = match Certificate::open(certificate, key) {
+            Ok(certificate) => Arc::new(certificate),
+            Err(problems) => {
+                problems.into_iter().for_each(|problem| reader.problem(problem));
                 return None;
             }
         };
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der));
+            .map(|builder| builder.with_no_client_auth().with_cert_resolver(certificate.clone()));
         match config {
-            Ok(config) => Some(Self(Arc::new(config))),
+            Ok(config) => Some(Self { config: Arc::new(config), certificate }),
             Err(error) => {
-                reader.problem(format!("ADMIN_TLS_CERTIFICATE and ADMIN_TLS_KEY don't go together: {error}"));
+                reader.problem(format!("the admin listener can't speak TLS: {error}"));
                 None
             }
         }

@@ -253,8 +253,7 @@ impl Serve {
         let redis_url = values::redis_url(&mut reader);
         let master_key = master_key::read(&mut reader);
         let issuer_url = IssuerUrl::read(&mut reader, telemetry.environment);
-        let host = reader.parsed("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), "an IP address");
-        let port = reader.parsed("PORT", 3000_u16, "a port number");
+        let address = public_address(&mut reader);
         let admin = Admin::read(&mut reader);
         let otlp = Otlp::read(&mut reader);
         let metrics = Metrics::read(&mut reader, telemetry.environment);
@@ -271,9 +270,8 @@ impl Serve {
         let signing = Signing::read(&mut reader);
         let first_key = first_key::read(&mut reader, signing);
 
-        let address = SocketAddr::new(host, port);
         soundness::check(&mut reader, telemetry.environment);
-        if address == admin.address && port != 0 {
+        if address == admin.address && address.port() != 0 {
             reader.problem(format!(
                 "ADMIN_ADDRESS {} is the address of HOST and PORT too: change one",
                 admin.address
@@ -301,6 +299,28 @@ impl Serve {
             http,
             limits,
         }))
+    }
+}
+
+/// Where the public listener is.
+fn public_address(reader: &mut Reader<'_>) -> SocketAddr {
+    let host = reader.parsed("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), "an IP address");
+    SocketAddr::new(host, reader.parsed("PORT", 3000_u16, "a port number"))
+}
+
+/// What `probe` needs.
+#[derive(Debug)]
+pub struct Probe {
+    /// The public listener.
+    pub address: SocketAddr,
+}
+
+impl Probe {
+    /// Reads and checks it. Whatever else is in the environment is `serve`'s business, which has read it.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::new(sources);
+        let address = public_address(&mut reader);
+        reader.finish(Some(Self { address }))
     }
 }
 

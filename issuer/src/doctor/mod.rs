@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::config::Serve;
 use crate::storage::Database;
-use crate::storage::schema::{self, Mismatch};
+use crate::storage::schema::{self, Fit, Mismatch};
 
 /// How it stands with something, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,11 +99,17 @@ async fn database(config: &Serve) -> Vec<Finding> {
     }
     findings.push(state::clock(&database).await);
     match schema::check(&database).await {
-        Ok(()) => {
+        Ok(Fit::Exact) => {
             findings.push(Finding::ok(
                 "migrations",
                 format!("the schema is this binary's: {}", schema::newest()),
             ));
+        }
+        Ok(Fit::Newer(version)) => {
+            let found =
+                format!("the schema is newer than this binary (migration {version}), and works with it");
+            let todo = "use the version that made it, as soon as that is rolled out";
+            findings.push(Finding::warning("migrations", found, todo));
         }
         Err(mismatch) => {
             let todo = match &mismatch {

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::Finding;
+use crate::certificates::Certificate;
 use crate::clock;
 use crate::config::{Edge, Publisher, Serve};
 use crate::hot::{self, Health};
@@ -25,6 +26,8 @@ const FRESH_MS: f64 = 5000.0;
 const NOTABLE_SECONDS: i64 = 3;
 /// Heads are believed for so long: a clock that is ahead by more refuses everything.
 const MOST_SECONDS: i64 = 300;
+/// Certificates are renewed before that.
+const RENEWED: time::Duration = time::Duration::days(14);
 /// A directory gets a head each second.
 const LONGEST_SILENT: Duration = Duration::from_secs(5);
 
@@ -43,7 +46,21 @@ pub(super) async fn all(config: &Serve) -> Vec<Finding> {
         None => None,
     };
     findings.extend(directory.map(|root| self::directory(root)));
+    findings.extend(config.admin.tls.as_ref().map(|tls| certificate(&tls.certificate)));
     findings
+}
+
+/// The admin listener's.
+fn certificate(certificate: &Certificate) -> Finding {
+    const CHECK: &str = "certificate";
+    let left = certificate.ends_at() - clock::precise();
+    let todo =
+        "replace the files of ADMIN_TLS_CERTIFICATE and ADMIN_TLS_KEY: they are taken up without a restart";
+    if left.is_negative() {
+        return Finding::failure(CHECK, "the admin listener's has ended", todo);
+    }
+    let found = format!("the admin listener's ends in {} days", left.whole_days());
+    if left < RENEWED { Finding::warning(CHECK, found, todo) } else { Finding::ok(CHECK, found) }
 }
 
 async fn hot_state(config: &Serve) -> Vec<Finding> {

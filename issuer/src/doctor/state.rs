@@ -9,8 +9,9 @@ use crate::domain::signing_key::{KeyRecord, Purpose};
 use crate::jobs::{self, Job};
 use crate::keys::{self, KeyError};
 use crate::management::publication::{State, Status};
+use crate::storage::jobs::Run;
 use crate::storage::signing_keys::{self, Known};
-use crate::storage::{Database, StorageError, inspection, publication};
+use crate::storage::{Database, StorageError, inspection, publication, schema};
 
 /// An issuer whose clock is ahead by more than this issues nothing; by more behind, what it says is refused as not valid yet, or ends too soon.
 const MOST_AHEAD: Duration = Duration::SECOND;
@@ -61,9 +62,12 @@ pub(super) async fn all(database: &Database, config: &Serve) -> Vec<Finding> {
         Ok(found) => published(&Status::of(found), config.publisher.is_some()),
         Err(error) => unknown("publication", &error),
     });
-    findings.push(match jobs::last_runs(database).await {
-        Ok(runs) => cleaned(&runs, clock::precise()),
-        Err(error) => unknown("jobs", &error),
+    findings.push(match (jobs::last_runs(database).await, schema::migrations(database).await) {
+        (Ok(runs), Ok(migrations)) => {
+            let migrated = migrations.iter().filter_map(|migration| migration.applied_at).max();
+            cleaned(&runs, migrated, clock::precise())
+        }
+        (Err(error), _) | (_, Err(error)) => unknown("jobs", &error),
     });
     findings.push(match inspection::audit(database).await {
         Ok(found) => audited(&found, config.audit_retention.days),
@@ -218,7 +222,8 @@ fn published(status: &Status, is_configured: bool) -> Finding {
     }
 }
 
-fn cleaned(runs: &[(Job, Option<crate::storage::jobs::Run>)], now: OffsetDateTime) -> Finding {
+/// `migrated`: when the schema became what it is. What never ran can't have been due before that: there may have been no issuer yet.
+fn cleaned(runs: &[(Job, Option<Run>)], migrated: Option<OffsetDateTime>, now: OffsetDateTime) -> Finding {
     const CHECK: &str = "jobs";
     let failed: Vec<String> = runs
         .iter()
@@ -231,13 +236,19 @@ fn cleaned(runs: &[(Job, Option<crate::storage::jobs::Run>)], now: OffsetDateTim
             "see the issuers' logs; `countersign jobs run NAME` tries again",
         );
     }
-    let late: Vec<&str> = runs
-        .iter()
-        .filter(|(_, run)| run.as_ref().is_none_or(|run| !run.running && now - run.next_at > LATE))
-        .map(|(job, _)| job.as_str())
-        .collect();
+    let is_late = |run: &Option<Run>| match run {
+        Some(run) => !run.running && now - run.next_at > LATE,
+        None => migrated.is_none_or(|since| now - since > LATE),
+    };
+    let late: Vec<&str> = runs.iter().filter(|(_, run)| is_late(run)).map(|(job, _)| job.as_str()).collect();
     if late.is_empty() {
-        return Finding::ok(CHECK, "all were done when they were due");
+        return Finding::ok(
+            CHECK,
+            match runs.iter().filter(|(_, run)| run.is_none()).count() {
+                0 => "all were done when they were due".to_owned(),
+                first => format!("none is late; {first} are to be done for the first time"),
+            },
+        );
     }
     Finding::warning(
         CHECK,

@@ -7,6 +7,7 @@ pub mod credential;
 pub mod limit;
 pub mod page;
 pub mod publication;
+pub mod redaction;
 pub mod resource_server;
 pub mod revision;
 pub mod scope;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use countersign_shared::assertion::{Assertion, Unverified};
 use countersign_shared::{AgentId, CredentialId, Jwk, Signature, UnixTime};
+use tracing::Instrument as _;
 
 use super::OauthError;
 use super::imported::Busy;
@@ -26,6 +27,7 @@ use crate::keys::check_signature;
 use crate::metrics;
 use crate::storage::clients::{Client, ClientCredential, Tenant};
 use crate::storage::{StorageError, credentials, used_assertions};
+use crate::traces::step;
 
 /// The longest secret that is looked at, in bytes.
 const MAX_SECRET_BYTES: usize = 1024;
@@ -138,15 +140,17 @@ pub async fn authenticate(
         Err(refused) => refused.claimed,
     };
     if let Ok(claim) = &claim
-        && let Some(authenticated) = prove_at_once(app, claim, now)
+        && let Some(authenticated) = step!("secret verification").in_scope(|| prove_at_once(app, claim, now))
     {
         let Authenticated { client, tenant, .. } = &authenticated;
-        app.limits.authenticated_at_once(client.agent_id, client.tenant_id, tenant.rates(), origin).await?;
+        let counted =
+            app.limits.authenticated_at_once(client.agent_id, client.tenant_id, tenant.rates(), origin);
+        counted.instrument(step!("limits")).await?;
         app.uses.note(client.tenant_id, authenticated.credential, now);
         return Ok(authenticated);
     }
     // Who is locked out isn't looked at.
-    let attempt = app.limits.before_authentication(named, origin).await?;
+    let attempt = app.limits.before_authentication(named, origin).instrument(step!("limits")).await?;
     let outcome = match claim {
         Ok(claim) => prove(app, claim, presented, endpoint, now).await,
         Err(refused) => Err(Failure::Refused(refused)),
@@ -154,7 +158,9 @@ pub async fn authenticate(
     match outcome {
         Ok(authenticated) => {
             let Authenticated { client, tenant, .. } = &authenticated;
-            app.limits.authenticated(&attempt, client.agent_id, client.tenant_id, tenant.rates()).await?;
+            let counted =
+                app.limits.authenticated(&attempt, client.agent_id, client.tenant_id, tenant.rates());
+            counted.instrument(step!("limits")).await?;
             app.uses.note(authenticated.client.tenant_id, authenticated.credential, now);
             Ok(authenticated)
         }
@@ -250,8 +256,11 @@ async fn prove(
         let reason = "unknown client".to_owned();
         Failure::Refused(Refused { reason, concerns: Concerns::Nobody, claimed })
     };
-    let client = app.clients.client(&app.database, claim.client).await?.ok_or_else(unknown)?;
-    let tenant = app.clients.tenant(&app.database, client.tenant_id).await?.ok_or_else(unknown)?;
+    let looking_up = step!("client look-up");
+    let client = app.clients.client(&app.database, claim.client).instrument(looking_up.clone()).await?;
+    let client = client.ok_or_else(unknown)?;
+    let tenant = app.clients.tenant(&app.database, client.tenant_id).instrument(looking_up).await?;
+    let tenant = tenant.ok_or_else(unknown)?;
     let outcome = hold_against(app, claim, client.clone(), tenant.clone(), endpoint, now).await;
     if !matches!(outcome, Err(Failure::Refused(_))) {
         return outcome;
@@ -279,7 +288,7 @@ async fn hold_against(
     };
     let (credential, proved_by, assertion) = match claim.proof {
         Proof::Secret(secret) => {
-            let found = by_secret(app, &client, secret, now).await?;
+            let found = by_secret(app, &client, secret, now).instrument(step!("secret verification")).await?;
             let (credential, proved_by) = found.ok_or_else(|| {
                 let mistyped = ClientSecret::is_mistyped(secret);
                 known(if mistyped { "malformed client_secret" } else { "wrong, expired or revoked secret" })
@@ -288,7 +297,8 @@ async fn hold_against(
         }
         Proof::Assertion(unverified, text) => {
             let audiences = endpoint.audiences(app.issuer_url.as_str());
-            let found = by_assertion(&client, *unverified, text.as_bytes(), &audiences, now);
+            let found = step!("assertion verification")
+                .in_scope(|| by_assertion(&client, *unverified, text.as_bytes(), &audiences, now));
             let (credential, key, assertion) =
                 found.map_err(|reason| known(&format!("assertion: {reason}")))?;
             (credential, Verifier::Key(Box::new(key.clone())), Some(assertion))

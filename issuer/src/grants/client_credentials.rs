@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 use serde_json::json;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::OauthError;
 use super::client_auth::{self, Authenticated, Endpoint, Presented};
 use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
+use crate::domain::redaction::redacted;
 use crate::domain::scope::Scopes;
 use crate::domain::tenant::ResourceServer;
 use crate::failures::Concerns;
@@ -15,6 +17,7 @@ use crate::limits::Limited;
 use crate::storage::clients::Client;
 use crate::storage::status_lists::Listed;
 use crate::tokens::mint::{self, Grant};
+use crate::traces::step;
 
 /// What a client asks for.
 #[derive(Debug, Default)]
@@ -53,9 +56,9 @@ pub async fn issue(
     if let Err(error) = &issued
         && let Some(code) = refusal(error)
     {
-        // Its administrators want to know who asks for what it may not have.
-        let asked =
-            json!({ "resource": request.resource, "scope": request.scope.as_ref().map(Scopes::to_string) });
+        // Its administrators want to know who asks for what it may not have; but not what was a secret in the wrong place.
+        let scope = request.scope.as_ref().map(Scopes::to_string);
+        let asked = json!({ "resource": request.resource.as_deref().map(redacted), "scope": scope.as_deref().map(redacted) });
         let event = Event::failed(Action::TokenRefused, code, origin)
             .with(json!({ "reason": code, "asked": asked, "credential_id": authenticated.credential }));
         let Client { agent_id, tenant_id, .. } = *authenticated.client;
@@ -92,8 +95,9 @@ async fn issue_to(
     let grant = decide(app, authenticated, resource_server.as_deref(), request)?;
     let now = authenticated.at;
     // A token that isn't issued in the end goes back to the quota.
-    let unit = app.limits.take_token(&app.database, grant.tenant, authenticated.tenant.quota(), now).await?;
-    let unsigned = mint::prepare(app, &grant, now).await?;
+    let taking = app.limits.take_token(&app.database, grant.tenant, authenticated.tenant.quota(), now);
+    let unit = taking.instrument(step!("limits")).await?;
+    let unsigned = mint::prepare(app, &grant, now).instrument(step!("claims")).await?;
 
     let event = Event::done(grant.tenant, grant.agent, Action::TokenIssued, origin)
         .on(TargetType::Token, &unsigned.jti)
@@ -116,6 +120,8 @@ async fn issue_to(
     });
     let signed = async { unsigned.sign(&key).await.map_err(OauthError::from) };
     let recorded = async { app.audit.record_token(&event, listed).await.map_err(OauthError::from) };
+    let (signed, recorded) =
+        (signed.instrument(step!("signing")), recorded.instrument(step!("audit hand-over")));
     let (access_token, ()) = tokio::try_join!(signed, recorded)?;
     app.limits.issued(unit, grant.agent, now);
 

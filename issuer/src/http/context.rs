@@ -18,6 +18,7 @@ use super::error::ApiError;
 use super::{respond, trace_context};
 use crate::config::TrustedProxies;
 use crate::domain::audit::Origin;
+use crate::domain::redaction::{has_secret, redacted};
 use crate::metrics;
 use crate::traces::{self, RequestSpan};
 
@@ -34,7 +35,9 @@ pub(super) async fn enter(
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     let client_ip = peer.map(|peer| client_ip(peer, request.headers(), &proxies));
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-    let user_agent = user_agent.map(|text| text.chars().take(Origin::MAX_USER_AGENT_CHARACTERS).collect());
+    // Cut after that: half a secret is one.
+    let user_agent =
+        user_agent.map(|text| redacted(text).chars().take(Origin::MAX_USER_AGENT_CHARACTERS).collect());
     let origin = Origin { request_id: Some(request_id.clone()), client_ip, user_agent };
     request.extensions_mut().insert(origin);
 
@@ -48,6 +51,9 @@ pub(super) async fn enter(
     let traced = traces::begin(&method, &route, &request_id, caller);
     let trace_id = traced.as_ref().map_or_else(|| trace_context::trace_id(caller), RequestSpan::trace_id);
     let span = info_span!("request", request_id, trace_id);
+    if let Some(traced) = &traced {
+        traced.above(&span);
+    }
     async move {
         let handled = pin!(next.run(request)); // in its place: it is large
         let handled = tokio::time::timeout(ANSWER_PATIENCE, handled);
@@ -74,11 +80,12 @@ pub(super) async fn enter(
     .await
 }
 
-/// The caller's id, if it is one that can stand in a log; else a new one.
+/// The caller's id, if it is one that can stand in a log and isn't a secret by mistake; else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let sound = |text: &&str| {
         (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+            && !has_secret(text)
     };
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sound);
     given.map_or_else(new_request_id, str::to_owned)

@@ -22,7 +22,7 @@ use crate::clients::Clock;
 use crate::clock;
 use crate::hot;
 use crate::keys::KeyError;
-use crate::storage::schema::{self, Mismatch};
+use crate::storage::schema::{self, Fit, Mismatch};
 
 /// How long a probe waits for the database.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -164,13 +164,14 @@ async fn database(app: &App) -> [Check; 2] {
     let answer = tokio::time::timeout(PATIENCE, schema::check(&app.database)).await;
     let ok = (Verdict::Ready, "ok");
     let (postgres, migrations) = match answer {
-        Ok(Ok(())) => (ok, ok),
+        Ok(Ok(Fit::Exact)) => (ok, ok),
+        // The release after this one is being rolled out: its migrations leave this one working (migrations/README.md).
+        Ok(Ok(Fit::Newer(_))) => (ok, (Verdict::Degraded, "ahead")),
         Ok(Err(Mismatch::Storage(_))) | Err(_) => {
             ((Verdict::Unavailable, "unavailable"), (Verdict::Unavailable, "unknown"))
         }
         Ok(Err(Mismatch::Behind)) => (ok, (Verdict::Unavailable, "behind")),
-        // The release after this one is being rolled out: its migrations leave this one working (migrations/README.md).
-        Ok(Err(Mismatch::Ahead(_))) => (ok, (Verdict::Degraded, "ahead")),
+        Ok(Err(Mismatch::Ahead(_))) => (ok, (Verdict::Unavailable, "too_new")),
         Ok(Err(Mismatch::Altered(_))) => (ok, (Verdict::Unavailable, "altered")),
     };
     [("postgres", postgres), ("migrations", migrations)].map(|(name, (verdict, status))| Check {

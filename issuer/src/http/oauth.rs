@@ -17,6 +17,7 @@ use super::catalogue::OauthCode;
 use super::error::{Answer, ApiError, RETRY_AFTER_SECONDS};
 use super::limits;
 use crate::config::Secret;
+use crate::domain::redaction::redacted;
 use crate::grants::OauthError;
 use crate::grants::client_auth::Presented;
 
@@ -198,8 +199,8 @@ pub(super) fn problem(code: OauthCode, description: &str) -> Response {
     (code.status(), [(CACHE_CONTROL, "no-store")], body).into_response()
 }
 
-/// What the RFC's alphabet allows of `text`.
+/// What the RFC's alphabet allows of `text`; of what the caller sent by mistake no secret, for clients log what they are answered.
 pub(super) fn described(text: &str) -> String {
     let allowed = |character: &char| matches!(character, ' '..='!' | '#'..='[' | ']'..='~');
-    text.chars().filter(allowed).collect()
+    redacted(text).chars().filter(allowed).collect()
 }

@@ -57,7 +57,7 @@ pub async fn serve(
     tls: Option<Tls>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let tls = tls.map(|Tls(config)| TlsAcceptor::from(config));
+    let tls = tls.map(|tls| TlsAcceptor::from(tls.config));
     let slots = Arc::new(Semaphore::new(connections.max));
     let peers = Arc::new(Peers::new(connections.max_per_ip, connections.unbounded));
     let under_way = Arc::new(AtomicUsize::new(0));

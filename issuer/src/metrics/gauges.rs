@@ -57,6 +57,7 @@ pub async fn read(app: &App) -> Registry {
     publisher(&mut registry, app);
     keys(&mut registry, app);
     hot_state(&mut registry, app).await;
+    certificate(&mut registry, app);
     database(&mut registry, app);
     registry
 }
@@ -178,6 +179,19 @@ async fn hot_state(registry: &mut Registry, app: &App) {
     let answers = app.hot.health().await == Health::Ok;
     up.get_or_create(&KindLabel { kind: app.hot.name() }).set(f64::from(u8::from(answers)));
     registry.register("countersign_hot_state_up", "1: it answers; 0: each process counts for itself", up);
+}
+
+fn certificate(registry: &mut Registry, app: &App) {
+    let Some(certificate) = &app.certificate else { return };
+    let left = certificate.ends_at() - clock::precise();
+    number(
+        registry,
+        "countersign_certificate_days_to_expiry",
+        "Until the admin listener's certificate ends; negative: it has ended",
+        left.as_seconds_f64() / 86_400.0,
+    );
+    let help = "1: the files have another certificate, which can't be used";
+    number(registry, "countersign_certificate_stuck", help, f64::from(u8::from(certificate.is_stuck())));
 }
 
 fn database(registry: &mut Registry, app: &App) {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::sinks::{Artifact, Receipt, Sink, SinkError};
 use crate::clock;
+use crate::traces::errand;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -77,7 +78,8 @@ async fn run(
         // Until it has arrived, or something newer has come.
         loop {
             let Some(parcel) = inbox.borrow_and_update().clone() else { break };
-            let outcome = sink.deliver(&parcel.artifact).await;
+            let outcome =
+                sink.deliver(&parcel.artifact).instrument(errand!("push", sink = sink.name())).await;
             match outcome {
                 Ok(receipt) => {
                     let recovered = failure.take().is_some();

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::artifacts::BaseObject;
 use crate::config::{self, Secret};
 use crate::domain::publication::Listeners;
+use crate::traces;
 
 /// How long storing an object may take: it can have megabytes.
 pub(crate) const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -195,6 +196,10 @@ impl Sink for Hub {
             };
             let request =
                 self.client.put(self.url.clone()).timeout(PUSH_TIMEOUT).bearer_auth(self.secret.expose());
+            let request = match traces::traceparent() {
+                Some(traceparent) => request.header("traceparent", traceparent),
+                None => request,
+            };
             let response = send(request.header(CONTENT_TYPE, "application/jose").body(jws.clone())).await?;
             // It is there; what else the answer says is good to know. A hub of before there were key statements says nothing.
             let taken = response.json::<Taken>().await.unwrap_or_default();

@@ -7,6 +7,7 @@ use countersign_shared::TenantId;
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::{Acquire as _, PgConnection};
 use time::{Date, Duration, OffsetDateTime, UtcOffset};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::status_lists::Listed;
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::domain::audit::{
     Action, Entry, Event, Filter, Hash, INSTALLATION, Origin, Sealed, TargetType, event_id,
 };
+use crate::traces::step;
 
 /// What wakes the sealer.
 const CHANNEL: &str = "countersign_audit";
@@ -153,9 +155,11 @@ impl Writer {
 
     /// Queues `records`: all of them, or none.
     pub async fn write(&self, records: &[Record]) -> Result<(), StorageError> {
-        let mut connection = Dropped(Some(self.0.acquire().await?));
+        let connection = self.0.acquire().instrument(step!("database connection")).await?;
+        let mut connection = Dropped(Some(connection));
         let Some(held) = &mut connection.0 else { return Ok(()) };
-        let outcome = insert(held, records).await;
+        let outcome =
+            insert(held, records).instrument(step!("database statement", what = "audit events")).await;
         if !matches!(outcome, Err(StorageError::Unavailable(_))) {
             connection.0.take(); // back into the pool
         }

@@ -2,6 +2,7 @@
 
 use countersign_shared::{AgentId, Algorithm, CredentialId, Jwk, TenantId, UnixTime};
 use time::OffsetDateTime;
+use tracing::Instrument as _;
 
 use super::{Database, StorageError};
 use crate::clock;
@@ -11,6 +12,7 @@ use crate::domain::credential::Verifier;
 use crate::domain::limit::{TenantQuota, TenantRates};
 use crate::domain::scope::Scopes;
 use crate::domain::tenant::{Limits, Plan, ResourceServer, TenantStatus};
+use crate::traces::step;
 
 /// An agent as an OAuth client.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,6 +90,7 @@ impl Tenant {
 
 /// The client `agent`.
 pub async fn find(database: &Database, agent: AgentId) -> Result<Option<Client>, StorageError> {
+    let mut connection = database.connection().await?;
     let rows = sqlx::query!(
         r#"select a.tenant_id as "tenant_id!", a.agent_type as "agent_type!", a.status as "status!", a.scopes as "scopes!",
                   c.credential_id as "credential_id?", c.expires_at as "expires_at?", c.secret_hash as "secret_hash?",
@@ -106,7 +109,8 @@ pub async fn find(database: &Database, agent: AgentId) -> Result<Option<Client>,
         agent.0.as_bytes().as_slice(),
         clock::timestamp(clock::now()),
     )
-    .fetch_all(&database.installation)
+    .fetch_all(&mut *connection)
+    .instrument(step!("database statement", what = "client"))
     .await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let problem = StorageError::row("agents", agent);
@@ -165,6 +169,7 @@ fn verifier(
 
 /// The tenant.
 pub async fn find_tenant(database: &Database, tenant: TenantId) -> Result<Option<Tenant>, StorageError> {
+    let mut connection = database.connection().await?;
     let row = sqlx::query!(
         r#"select status, is_platform, plan, monthly_token_quota, requests_per_minute, client_requests_per_minute, max_agents,
                   greatest(
@@ -178,7 +183,8 @@ pub async fn find_tenant(database: &Database, tenant: TenantId) -> Result<Option
         tenant.0,
         tenant.0.as_bytes().as_slice(),
     )
-    .fetch_optional(&database.installation)
+    .fetch_optional(&mut *connection)
+    .instrument(step!("database statement", what = "tenant"))
     .await?;
     let Some(row) = row else { return Ok(None) };
     let problem = StorageError::row("tenants", tenant);

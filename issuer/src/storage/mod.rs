@@ -36,13 +36,15 @@ use std::fmt;
 use std::time::Duration;
 
 use countersign_shared::TenantId;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Postgres};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use crate::config;
 use crate::domain::UnknownWord;
+use crate::traces::step;
 
 pub use transaction::Transaction;
 
@@ -124,6 +126,11 @@ impl Database {
         let role =
             role.fetch_one(&self.installation).await.map_err(|error| Unconfined::Unknown(error.into()))?;
         if role.bypasses { Err(Unconfined::Role(role.name)) } else { Ok(()) }
+    }
+
+    /// A connection that sees every tenant. To wait for one is a step of its own.
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, StorageError> {
+        Ok(self.installation.acquire().instrument(step!("database connection")).await?)
     }
 
     /// Commits it.

@@ -1,4 +1,4 @@
-//! The schema: bringing it up to date, and refusing to run on another.
+//! The schema: bringing it up to date, and refusing to run on one that isn't fit for this binary.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,17 +8,27 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
 use time::OffsetDateTime;
+use tracing::warn;
 
 use super::{Database, StorageError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// How the schema differs from the one that this binary was made for.
+/// A schema on which this binary works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It is the one that it was made for.
+    Exact,
+    /// It has this migration, the newest there is, which the binary doesn't know, and says that the binary works nevertheless.
+    Newer(i64),
+}
+
+/// Why this binary doesn't work on the schema.
 #[derive(Debug)]
 pub enum Mismatch {
     /// Migrations are missing.
     Behind,
-    /// It has a migration that this binary doesn't know.
+    /// It has this migration, which this binary doesn't know, and isn't for binaries that old.
     Ahead(i64),
     /// A migration was applied in another form.
     Altered(i64),
@@ -32,7 +42,7 @@ impl fmt::Display for Mismatch {
             Self::Behind => f.write_str("the database schema is not up to date: run: countersign migrate"),
             Self::Ahead(version) => write!(
                 f,
-                "the database schema is newer than this binary (migration {version}): run the version that made it, or a newer one"
+                "the database schema is newer than this binary (migration {version}), and too new for it: run the version that made it, or a newer one"
             ),
             Self::Altered(version) => write!(
                 f,
@@ -51,28 +61,55 @@ impl From<StorageError> for Mismatch {
     }
 }
 
-/// Whether the schema is exactly the one that this binary was made for.
-pub async fn check(database: &Database) -> Result<(), Mismatch> {
+/// Whether this binary works on the schema: it is the one that the binary was made for, or a newer one that says so.
+pub async fn check(database: &Database) -> Result<Fit, Mismatch> {
     let mut connection = database.installation.acquire().await.map_err(StorageError::from)?;
     let rows = applied(&mut connection).await?;
     let applied = rows.into_iter().filter(|row| row.success).map(|row| (row.version, row.checksum)).collect();
-    compare(&applied)
+    compare(&mut connection, &applied).await
 }
 
-fn compare(applied: &BTreeMap<i64, Vec<u8>>) -> Result<(), Mismatch> {
-    if let Some(version) = applied.keys().find(|version| !MIGRATIONS.version_exists(**version)) {
-        return Err(Mismatch::Ahead(*version));
+/// The same; a newer schema is worth a line in the log.
+pub async fn require(database: &Database) -> Result<(), Mismatch> {
+    if let Fit::Newer(version) = check(database).await? {
+        warn!(
+            version,
+            newest_known = newest(),
+            "the database schema is newer than this binary, and works with it: run the version that made it, as soon as that is rolled out"
+        );
     }
+    Ok(())
+}
+
+async fn compare(connection: &mut PgConnection, applied: &BTreeMap<i64, Vec<u8>>) -> Result<Fit, Mismatch> {
+    let unknown = applied.keys().rfind(|version| !MIGRATIONS.version_exists(**version)).copied();
+    let mut is_behind = false;
     for migration in MIGRATIONS.iter() {
         match applied.get(&migration.version) {
-            None => return Err(Mismatch::Behind),
+            None => is_behind = true,
             Some(checksum) if *checksum != *migration.checksum => {
                 return Err(Mismatch::Altered(migration.version));
             }
             Some(_) => {}
         }
     }
-    Ok(())
+    match unknown {
+        None if is_behind => Err(Mismatch::Behind),
+        None => Ok(Fit::Exact),
+        // It has what this binary doesn't know and lacks what it does: the two have gone apart.
+        Some(version) if is_behind => Err(Mismatch::Ahead(version)),
+        Some(version) if MIGRATIONS.version_exists(compatible_from(connection).await?) => {
+            Ok(Fit::Newer(version))
+        }
+        Some(version) => Err(Mismatch::Ahead(version)),
+    }
+}
+
+/// The newest migration of the oldest release that works on the schema.
+async fn compatible_from(connection: &mut PgConnection) -> Result<i64, StorageError> {
+    // Not `query!`: this is asked of schemas that aren't this binary's.
+    let row = sqlx::query_scalar("select compatible_from from schema_compatibility");
+    Ok(row.fetch_one(connection).await?)
 }
 
 /// What `migrate` did.
@@ -80,10 +117,12 @@ fn compare(applied: &BTreeMap<i64, Vec<u8>>) -> Result<(), Mismatch> {
 pub struct Migrated {
     /// The migrations it applied, as "version description".
     pub applied: Vec<String>,
+    /// The newest migration, where that is one that this binary doesn't know.
+    pub newer: Option<i64>,
 }
 
 /// Applies what is missing, each migration in a transaction of its own. Replicas may do this at once: an advisory lock lets one after the
-/// other. Nothing is applied to a schema that is newer than this binary, or was altered.
+/// other. Nothing is applied to a schema that is newer than this binary, or was altered; newer is no failure where this binary works on it.
 pub async fn migrate(database: &Database) -> Result<Migrated, NotMigrated> {
     // Not from the pool: its statement timeout is for requests.
     let options = database.options.clone().options([("statement_timeout", "0")]);
@@ -96,8 +135,10 @@ pub async fn migrate(database: &Database) -> Result<Migrated, NotMigrated> {
         return Err(NotMigrated::Half(half.version));
     }
     let known = before.iter().map(|migration| (migration.version, migration.checksum.clone())).collect();
-    match compare(&known) {
-        Ok(()) | Err(Mismatch::Behind) => {}
+    match compare(&mut connection, &known).await {
+        Ok(Fit::Exact) | Err(Mismatch::Behind) => {}
+        // A replica that is started again while the release after it is rolled out may migrate first, and has nothing to do.
+        Ok(Fit::Newer(version)) => return Ok(Migrated { applied: Vec::new(), newer: Some(version) }),
         Err(mismatch) => return Err(NotMigrated::Mismatch(mismatch)),
     }
     MIGRATIONS.run(&mut connection).await?;
@@ -105,6 +146,7 @@ pub async fn migrate(database: &Database) -> Result<Migrated, NotMigrated> {
     let new = MIGRATIONS.iter().filter(|migration| !known.contains_key(&migration.version));
     Ok(Migrated {
         applied: new.map(|migration| format!("{} {}", migration.version, migration.description)).collect(),
+        newer: None,
     })
 }
 

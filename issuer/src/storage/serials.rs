@@ -2,8 +2,10 @@
 
 use countersign_shared::{Serial, Shard, UnixTime};
 use sqlx::postgres::PgConnection;
+use tracing::Instrument as _;
 
 use super::{Database, StorageError, Transaction, changes};
+use crate::traces::step;
 
 /// How it is announced ([`super::changes`]) that leases taken before don't count any more.
 pub const CHANGED: &str = "serials";
@@ -11,6 +13,7 @@ pub const CHANGED: &str = "serials";
 /// Takes the next `count` serials of `shard` and returns the first; `None` when there aren't that many left. Nobody else gets them, not
 /// even after a crash: they are then a gap.
 pub async fn lease(database: &Database, shard: Shard, count: u64) -> Result<Option<u64>, StorageError> {
+    let mut connection = database.connection().await?;
     let first = sqlx::query_scalar!(
         r#"insert into serial_shards as s (shard, next_serial) values ($1, $2)
            on conflict (shard) do update set next_serial = s.next_serial + $2 where s.next_serial + $2 <= $3
@@ -19,7 +22,8 @@ pub async fn lease(database: &Database, shard: Shard, count: u64) -> Result<Opti
         count.cast_signed(),
         Serial::LIMIT.cast_signed(),
     )
-    .fetch_optional(&database.installation)
+    .fetch_optional(&mut *connection)
+    .instrument(step!("database statement", what = "serials"))
     .await?;
     Ok(first.map(i64::cast_unsigned))
 }

@@ -4,9 +4,11 @@ use std::ops::{Deref, DerefMut};
 
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Postgres};
+use tracing::Instrument as _;
 
 use super::not_before::{self, HolderEnded};
 use super::{Database, StorageError};
+use crate::traces::step;
 
 /// A transaction under way; dropped, it is rolled back.
 pub struct Transaction {
@@ -24,9 +26,11 @@ impl Transaction {
         statements: Option<String>,
         database: &Database,
     ) -> Result<Self, StorageError> {
+        // With the wait for a connection.
+        let span = step!("database begin");
         let inner = match statements {
-            Some(statements) => pool.begin_with(AssertSqlSafe(statements)).await?,
-            None => pool.begin().await?,
+            Some(statements) => pool.begin_with(AssertSqlSafe(statements)).instrument(span).await?,
+            None => pool.begin().instrument(span).await?,
         };
         Ok(Self { inner, installation: database.installation.clone(), ended: Vec::new() })
     }
@@ -34,7 +38,7 @@ impl Transaction {
     /// Commits it. When that took so long that a token could have been issued meanwhile which a rule of this transaction was to end and doesn't,
     /// the rule is written again; an error says that nothing is sure.
     pub(super) async fn commit(self) -> Result<(), StorageError> {
-        self.inner.commit().await?;
+        self.inner.commit().instrument(step!("database commit")).await?;
         not_before::after_commit(&self.installation, &self.ended).await
     }
 }

@@ -4,9 +4,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use countersign_shared::assertion::Assertion;
 use countersign_shared::{TenantId, UnixTime};
 use sqlx::postgres::PgConnection;
+use tracing::Instrument as _;
 
 use super::{Database, StorageError};
 use crate::clock;
+use crate::traces::step;
 
 /// How much longer than it holds an assertion is remembered, in seconds: another replica's clock may be behind.
 const MARGIN: i64 = 60;
@@ -19,6 +21,7 @@ pub async fn take(
     now: UnixTime,
 ) -> Result<bool, StorageError> {
     let jti_hash = digest(&SHA256, assertion.jti.as_bytes());
+    let mut connection = database.connection().await?;
     let taken = sqlx::query!(
         "insert into used_assertions as u (agent_id, jti_hash, tenant_id, expires_at) values ($1, $2, $3, $4)
          on conflict (agent_id, jti_hash) do update set expires_at = excluded.expires_at where u.expires_at <= $5",
@@ -28,7 +31,8 @@ pub async fn take(
         clock::timestamp(assertion.expires_at.plus(MARGIN)),
         clock::timestamp(now),
     )
-    .execute(&database.installation)
+    .execute(&mut *connection)
+    .instrument(step!("database statement", what = "assertion"))
     .await?;
     Ok(taken.rows_affected() == 1)
 }

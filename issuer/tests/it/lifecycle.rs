@@ -341,6 +341,123 @@ async fn the_admin_listener_speaks_tls_where_it_has_a_certificate() {
 }
 
 #[tokio::test]
+async fn a_replaced_certificate_is_taken_up_and_a_bad_one_is_not() {
+    let make = |days: i64| {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let ((first, first_key), (second, second_key)) = (make(90), make(30));
+    let (certificate, key) = (File::new(&first), File::new(&first_key));
+    let issuer = Issuer::start_with(|cli| {
+        cli.env("ADMIN_TLS_CERTIFICATE", certificate.path()).env("ADMIN_TLS_KEY", key.path())
+    })
+    .await;
+    let port = issuer.admin_url.rsplit_once(':').unwrap().1;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    // A new connection for each: an open one shows what it showed.
+    let page = async |trusted: &str, path: &str| {
+        let client = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(trusted.as_bytes()).unwrap()])
+            .resolve("localhost", address)
+            .build()
+            .unwrap();
+        client.get(format!("https://localhost:{port}{path}")).send().await.ok()?.text().await.ok()
+    };
+    let metric = async |trusted: &str, name: &str| {
+        let text = page(trusted, "/metrics").await?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+    };
+    let days = "countersign_certificate_days_to_expiry ";
+    assert!((89.0..90.1).contains(&metric(&first, days).await.unwrap()));
+    assert!(page(&second, "/livez").await.is_none());
+
+    // The key alone: the two don't go together, and it goes on as before.
+    std::fs::write(key.path(), &second_key).unwrap();
+    // Two looks, five seconds apart.
+    let logged = async |text: &str| {
+        eventually(text, 20, async || {
+            issuer.log().lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+        .await
+    };
+    let line = logged("the admin listener's new certificate can't be used").await;
+    assert!(line.contains("ERROR") && line.contains("don't go together"), "{line}");
+    assert_eq!(metric(&first, "countersign_certificate_stuck ").await, Some(1.0));
+    // And its certificate: taken up, without a restart.
+    std::fs::write(certificate.path(), &second).unwrap();
+    eventually("the new certificate is shown", 20, async || page(&second, "/livez").await).await;
+    assert!(page(&first, "/livez").await.is_none());
+    assert!((29.0..30.1).contains(&metric(&second, days).await.unwrap()));
+    assert_eq!(metric(&second, "countersign_certificate_stuck ").await, Some(0.0));
+    logged("the admin listener's certificate was replaced").await;
+
+    // So does who is asked whether all is well, from the files.
+    let doctor = |certificate: &str, key: &str| {
+        let (certificate, key) = (File::new(certificate), File::new(key));
+        let cli = Cli::new(&issuer.database.url);
+        cli.env("ADMIN_TLS_CERTIFICATE", certificate.path())
+            .env("ADMIN_TLS_KEY", key.path())
+            .run(&["doctor"])
+            .stdout()
+    };
+    assert!(doctor(&second, &second_key).contains("the admin listener's ends in 29 days"));
+    let (last_days, last_key) = make(3);
+    assert!(
+        doctor(&last_days, &last_key).contains("certificate: replace the files of ADMIN_TLS_CERTIFICATE")
+    );
+
+    // One that has ended already is worse than what there is; and so is none.
+    let (ended, ended_key) = make(-1);
+    std::fs::write(certificate.path(), &ended).unwrap();
+    std::fs::write(key.path(), &ended_key).unwrap();
+    eventually("it is refused", 20, async || issuer.log().contains(" ended at ").then_some(())).await;
+    std::fs::remove_file(certificate.path()).unwrap();
+    eventually("it is missed", 80, async || issuer.log().contains("can't be read").then_some(())).await;
+    assert_eq!(metric(&second, "countersign_certificate_stuck ").await, Some(1.0));
+    // What was there before.
+    std::fs::write(certificate.path(), &second).unwrap();
+    std::fs::write(key.path(), &second_key).unwrap();
+    logged("have again what is served").await;
+    for secret in [&first_key, &second_key, &ended_key] {
+        assert!(secret.lines().all(|line| line.starts_with('-') || !issuer.log().contains(line)));
+    }
+}
+
+#[tokio::test]
+async fn a_probe_says_by_its_status_whether_the_issuer_lives_and_is_ready() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let (proxy, url) = Proxy::before(&database.url, Line::Open).await;
+    let mut issuer =
+        Issuer::start_on(database.into(), administrator, |cli| cli.env("DATABASE_URL", &url)).await;
+    let port = issuer.url.rsplit_once(':').unwrap().1.to_owned();
+    // It needs nothing of the configuration but where the listener is; one for all addresses is there by the loopback.
+    let cli = Cli::bare().env("PORT", &port).env("HOST", "0.0.0.0").env("HTTP_PROXY", "http://127.0.0.1:1");
+    eventually("it is ready", 20, async || (issuer.ready().await.0 == StatusCode::OK).then_some(())).await;
+    for what in [&["probe"][..], &["probe", "live"], &["probe", "ready"]] {
+        assert_eq!(cli.run(what).expect_success(), "");
+    }
+    proxy.set(Line::Cut);
+    eventually("it isn't ready", 10, async || {
+        let ran = cli.run(&["probe", "ready"]);
+        (ran.code() == Some(1))
+            .then(|| assert!(ran.expect_failure().contains("says 503: "), "{}", ran.stderr()))
+    })
+    .await;
+    cli.run(&["probe", "live"]).expect_success();
+    issuer.stop();
+    assert!(cli.run(&["probe", "live"]).expect_failure().contains("can't be reached"));
+    // One that takes the connection and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let cli = cli.env("PORT", &silent.local_addr().unwrap().port().to_string());
+    let began = std::time::Instant::now();
+    let said = cli.run(&["probe", "--timeout", "1"]).expect_failure();
+    assert!(said.contains("doesn't answer within 1 s") && began.elapsed() < Duration::from_secs(4), "{said}");
+    assert_eq!(cli.env("PORT", "x").run(&["probe"]).code(), Some(1));
+}
+
+#[tokio::test]
 async fn a_schema_that_is_migrated_meanwhile_is_waited_for() {
     let database = TestDatabase::empty().await;
     let cli = Cli::new(&database.url);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::{RequestBuilder, StatusCode};
 
 use crate::support::edge::Edge;
+use crate::support::file::File;
 use crate::support::issuer::envelope;
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{ADMIN_TOKEN, Client, Issuer, TestDatabase, eventually, required};
@@ -71,9 +72,17 @@ async fn the_reference_lists_every_metric_and_no_other() {
     let (database, administrator) = TestDatabase::bootstrapped().await;
     let edge = Edge::start(&database.url).await;
     edge.set_listeners(2, (1, 0));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (File::new(&made.cert.pem()), File::new(&made.signing_key.serialize_pem()));
     let issuer = Issuer::start_on(database.into(), administrator, |cli| {
         // Its lockouts are its own: other tests come from this address too.
-        edge.configure(cli).env("LOCKOUT_ATTEMPTS", "2").without("REDIS_URL")
+        edge.configure(cli)
+            .env("LOCKOUT_ATTEMPTS", "2")
+            .without("REDIS_URL")
+            .env("ADMIN_TLS_CERTIFICATE", certificate.path())
+            .env("ADMIN_TLS_KEY", key.path())
+            .env("METRICS_GUARD", "secret")
+            .env("METRICS_SECRET", SECRET)
     })
     .await;
     let grant = [("grant_type", "client_credentials")];
@@ -91,7 +100,9 @@ async fn the_reference_lists_every_metric_and_no_other() {
     let documented = documented();
     assert!(documented.len() > 20, "{documented:?}");
     let text = eventually("every metric has a sample", 15, async || {
-        let text = scrape(&issuer).await;
+        // At the public listener: the other one speaks TLS, to have metrics of that.
+        let request = issuer.get("/metrics").header("x-metrics-secret", SECRET);
+        let text = request.send().await.unwrap().text().await.unwrap();
         let shown: BTreeSet<String> = shown(&text).into_keys().collect();
         let missing: Vec<&String> = documented.keys().filter(|name| !shown.contains(*name)).collect();
         // The clean-up jobs have their turn some seconds after the start.

@@ -14,7 +14,8 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use reqwest::StatusCode;
 
-use crate::support::{ADMIN_TOKEN, Issuer, eventually};
+use crate::support::edge::Edge;
+use crate::support::{ADMIN_TOKEN, Issuer, TestDatabase, eventually};
 
 /// A collector that keeps what it is sent.
 #[derive(Clone, Default)]
@@ -93,7 +94,9 @@ async fn each_request_is_a_span_of_its_caller_s_trace() {
     // At the stop, if not before, all of it is sent.
     assert!(issuer.stop().success());
     let spans = collector.spans();
-    let [(service, span)] = &*spans else { panic!("{spans:?}") };
+    let requests: Vec<_> = spans.iter().filter(|(_, span)| span.kind == 2).collect();
+    let [(service, span)] = &*requests else { panic!("{spans:?}") };
+    assert!(spans.iter().all(|(_, span)| hex(&span.trace_id) == TRACE), "{spans:?}");
     assert_eq!(service, "countersign-issuer");
     assert_eq!(span.name, "GET /api/v1/agents/{agent_id}");
     assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
@@ -108,6 +111,80 @@ async fn each_request_is_a_span_of_its_caller_s_trace() {
         [&token, &issuer.administrator.secret, &issuer.administrator.id, "4711", "hunter2", ADMIN_TOKEN]
     {
         assert!(!collector.has_text(private), "{private:.8}");
+    }
+}
+
+// Several threads: the collector answers while the test waits for the process's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_request_does_is_in_spans_below_it_whatever_the_level_of_the_log() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let (collector, url) = Collector::start().await;
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let edge = Edge::start(&database.url).await;
+    let mut issuer = Issuer::start_on(database.into(), administrator, |cli| {
+        edge.configure(cli).env("OTLP_ENDPOINT", &url)
+    })
+    .await;
+    let level = issuer.http.put(format!("{}/log-level", issuer.admin_url));
+    level.json(&serde_json::json!({ "level": "ERROR" })).send().await.unwrap();
+    let logged = issuer.log().len();
+    // Of another tenant's making: the records aren't in memory yet.
+    let client = issuer.new_client(&["orders:read"]).await;
+    let ask = |flags: &str, trace: &str| {
+        let form = [("grant_type", "client_credentials")];
+        let request = issuer.http.post(format!("{}/oauth2/v1/token", issuer.url)).form(&form);
+        let request = request.basic_auth(&client.id, Some(&client.secret));
+        request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-{flags}")).send()
+    };
+    assert_eq!(ask("01", TRACE).await.unwrap().status(), StatusCode::OK);
+    let unrecorded = TRACE.replace('4', "5");
+    assert_eq!(ask("00", &unrecorded).await.unwrap().status(), StatusCode::OK);
+    eventually("heads are pushed", 10, async || (edge.parents().len() > 1).then_some(())).await;
+    assert!(
+        !issuer.log()[logged..].contains("\"message\":\"request\""),
+        "the log is as quiet as it was told to be"
+    );
+    assert!(issuer.stop().success());
+
+    let spans: Vec<Span> = collector.spans().into_iter().map(|(_, span)| span).collect();
+    let of_trace: Vec<&Span> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
+    let request = of_trace.iter().find(|span| span.kind == 2).unwrap();
+    let named = |name: &str| {
+        let found: Vec<&&Span> = of_trace.iter().filter(|span| span.name == name).collect();
+        assert!(
+            !found.is_empty(),
+            "{name}: {:?}",
+            of_trace.iter().map(|span| &span.name).collect::<Vec<_>>()
+        );
+        found
+    };
+    for step in ["limits", "client look-up", "secret verification", "claims", "signing", "audit hand-over"] {
+        for span in named(step) {
+            assert_eq!(span.parent_span_id, request.span_id, "{step} is of the request");
+            assert!(span.start_time_unix_nano >= request.start_time_unix_nano, "{step}");
+            assert!(span.end_time_unix_nano <= request.end_time_unix_nano, "{step}");
+        }
+    }
+    // What the database took is below what it was asked for, and the wait for a connection apart from it.
+    let looking_up = named("client look-up")[0];
+    for name in ["database connection", "database statement"] {
+        assert!(named(name).iter().any(|span| span.parent_span_id == looking_up.span_id), "{name}");
+    }
+    let text = |text: &str| Some(Attribute::StringValue(text.to_owned()));
+    let statements: Vec<_> =
+        named("database statement").iter().map(|span| attribute(span, "countersign.what")).collect();
+    assert!(statements.contains(&text("client")) && statements.contains(&text("serials")), "{statements:?}");
+    assert!(spans.iter().all(|span| hex(&span.trace_id) != unrecorded), "nobody asked for that one");
+
+    // A push is a trace of its own, which the edge is told.
+    let pushes: Vec<&Span> = spans.iter().filter(|span| span.name == "push").collect();
+    let head = pushes.iter().find(|span| attribute(span, "countersign.sink") == text("hub")).unwrap();
+    assert!(head.parent_span_id.is_empty());
+    let told = edge.parents();
+    assert!(told.contains(&format!("00-{}-{}-01", hex(&head.trace_id), hex(&head.span_id))), "{told:?}");
+    assert!(spans.iter().any(|span| span.name == "audit write"));
+    for private in [&client.secret, &issuer.administrator.secret] {
+        assert!(!collector.has_text(private));
     }
 }
 

@@ -156,17 +156,63 @@ async fn a_database_of_the_release_before_goes_on() {
 }
 
 #[tokio::test]
+async fn a_newer_schema_says_which_binaries_work_on_it() {
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let cli = Cli::new(&database.url);
+    let insert = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)";
+    database.execute(&format!("{insert} values (99991231000000, 'what is to come', true, '', 0)")).await;
+    // The release after this one is being rolled out, and an issuer of this one was killed: it comes back.
+    let said = cli.run(&["migrate"]).expect_success();
+    assert_eq!(
+        said,
+        "the schema is newer than this binary (migration 99991231000000), and works with it: nothing to do\n"
+    );
+    let found = status(&cli);
+    assert_eq!((&found["up_to_date"], &found["works"]), (&false.into(), &true.into()));
+    let text = cli.run(&["migrate", "status"]).expect_success();
+    assert!(text.ends_with("the schema is newer than this binary, by 1, and works with it\n"), "{text}");
+    let mut issuer = Issuer::start_on(Arc::new(database), administrator, |cli| cli).await;
+    let line = issuer.logged("the database schema is newer than this binary, and works with it").await;
+    assert!(line.contains("WARN") && line.contains("99991231000000"), "{line}");
+    let client = issuer.new_client(&["orders:read"]).await;
+    issuer.token(&client).await;
+    assert_eq!(issuer.ready().await.1["checks"]["migrations"]["status"], "ahead");
+
+    // One that took away what this one needs. Who runs on it isn't sent requests any more.
+    let database = issuer.database.clone();
+    database.execute("update schema_compatibility set compatible_from = 99991231000000").await;
+    eventually("it isn't ready", 5, async || {
+        (issuer.ready().await.1["checks"]["migrations"]["status"] == "too_new").then_some(())
+    })
+    .await;
+    assert_eq!(issuer.ready().await.0, 503);
+    issuer.stop();
+    let refused = "the database schema is newer than this binary (migration 99991231000000), and too new for it: run the version that made it, or a newer one";
+    for command in ["serve", "migrate"] {
+        assert_eq!(cli.run(&[command]).expect_failure(), refused, "{command}");
+    }
+    assert_eq!(cli.run(&["keys", "list"]).expect_failure(), refused);
+    assert_eq!(status(&cli)["works"], false);
+
+    // It says that this one works, but lacks what this one has: the two have gone apart.
+    database.execute("update schema_compatibility set compatible_from = 20261121210000").await;
+    assert!(status(&cli)["works"].as_bool().unwrap());
+    database.execute("delete from _sqlx_migrations where version = 20261121210000").await;
+    assert_eq!(cli.run(&["serve"]).expect_failure(), refused);
+}
+
+#[tokio::test]
 async fn another_binary_s_schema_is_left_alone() {
     let database = TestDatabase::empty().await;
     let cli = Cli::new(&database.url);
     assert!(states(&status(&cli)).values().all(|state| state == "pending"), "nothing is there yet");
     cli.run(&["migrate"]).expect_success();
     let insert = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)";
-    database.execute(&format!("{insert} values (99991231000000, 'what is to come', true, '', 0)")).await;
+    database.execute(&format!("{insert} values (99991231000000, 'what is to come', true, '', 0); update schema_compatibility set compatible_from = 99991231000000")).await;
     let said = cli.run(&["migrate"]).expect_failure();
     assert_eq!(
         said,
-        "the database schema is newer than this binary (migration 99991231000000): run the version that made it, or a newer one"
+        "the database schema is newer than this binary (migration 99991231000000), and too new for it: run the version that made it, or a newer one"
     );
     let found = status(&cli);
     assert_eq!(

@@ -82,7 +82,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn connect(config: Plain) -> Result<Database, Failure> {
     telemetry::start(config.telemetry);
     let database = Database::connect(&config.database).await?;
-    schema::check(&database).await?;
+    schema::require(&database).await?;
     Ok(database)
 }
 

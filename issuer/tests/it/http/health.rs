@@ -138,6 +138,13 @@ async fn migrations_that_do_not_fit_show() {
     // The next release is being rolled out: this one goes on working.
     let (status, body) = issuer.ready().await;
     assert_eq!((status, &body["checks"]["migrations"]["status"]), (StatusCode::OK, &json!("ahead")));
+    issuer.database.execute("update schema_compatibility set compatible_from = 99991231000000").await;
+    let (status, body) = eventually("it is looked at again", 5, async || {
+        let (status, body) = issuer.ready().await;
+        (body["checks"]["migrations"]["status"] == "too_new").then_some((status, body))
+    })
+    .await;
+    assert_eq!((status, &body["failing"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(["migrations"])));
     issuer.database.execute(&format!("delete from _sqlx_migrations where version >= {version}")).await;
     let (status, body) = issuer.ready().await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

@@ -48,6 +48,8 @@ struct Store {
     kv: Option<Mood>,
     attempts: u32,
     complaints: Vec<String>,
+    /// `traceparent` of the pushes.
+    parents: Vec<String>,
     forgot: bool,
     listeners: Option<Value>,
     /// In seconds, for what counts time: a test can't wait for hours.
@@ -129,6 +131,11 @@ impl Edge {
     #[cfg(feature = "measurements")]
     pub(crate) fn object_bytes(&self, name: &str) -> usize {
         self.store().objects[name].len()
+    }
+
+    /// `traceparent` of each push of a head that had one.
+    pub(crate) fn parents(&self) -> Vec<String> {
+        self.store().parents.clone()
     }
 
     /// The hub's heads, oldest first.
@@ -221,6 +228,9 @@ async fn mood(mood: Option<Mood>) -> Option<Response> {
 }
 
 async fn hub(State(edge): State<Edge>, headers: HeaderMap, body: String) -> Response {
+    if let Some(parent) = headers.get("traceparent") {
+        edge.store().parents.push(parent.to_str().unwrap().to_owned());
+    }
     let now = {
         let mut store = edge.store();
         store.attempts += 1;
