@@ -1,5 +1,7 @@
 //! What a token costs in allocations: counted, not timed, so that it is the same on every machine. A change that makes it cost more has to say so here.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "it/support/mod.rs"]
 #[expect(dead_code, reason = "made for the other tests")]
 mod support;

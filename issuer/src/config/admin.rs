@@ -81,7 +81,9 @@ impl Tls {
         let certificate = match Certificate::open(certificate, key) {
             Ok(certificate) => Arc::new(certificate),
             Err(problems) => {
-                problems.into_iter().for_each(|problem| reader.problem(problem));
+                for problem in problems {
+                    reader.problem(problem);
+                }
                 return None;
             }
         };
