@@ -19,8 +19,12 @@ pub(super) enum Command {
     #[command(after_help = ON_EXAMPLES)]
     On(On),
     /// Let everything in again.
+    #[command(after_help = "Example:\n  countersign maintenance off")]
     Off(Plainly),
     /// Whether it is on, since when and why.
+    #[command(
+        after_help = "Examples:\n  countersign maintenance status\n  countersign maintenance status --json"
+    )]
     Status(Plainly),
 }
 

@@ -13,7 +13,7 @@ use crate::config::Sources;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It asks the public listener, at PORT and HOST: that is where requests come in. Exit status: 0 where the answer is 200; 1 where it is another, where there is none, \
+    after_help = "Examples:\n  countersign probe\n  countersign probe live --timeout 2\n\nIt asks the public listener, at PORT and HOST: that is where requests come in. Exit status: 0 where the answer is 200; 1 where it is another, where there is none, \
 and where it takes too long. Nothing is printed but why not."
 )]
 pub(super) struct Probe {
