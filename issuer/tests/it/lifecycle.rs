@@ -425,7 +425,8 @@ async fn a_replaced_certificate_is_taken_up_and_a_bad_one_is_not() {
     }
 }
 
-#[tokio::test]
+/// With a second thread: while a command runs, the proxy goes on.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_probe_says_by_its_status_whether_the_issuer_lives_and_is_ready() {
     let (database, administrator) = TestDatabase::bootstrapped().await;
     let (proxy, url) = Proxy::before(&database.url, Line::Open).await;

@@ -16,7 +16,7 @@ async fn says_what_is_ready() {
         "status": "ready", "failing": [], "degraded": [],
         "checks": {
             "postgres": ok, "migrations": ok, "clock": ok, "keys": ok, "hot_state": {"status": "ok", "kind": "redis", "limits": "shared"},
-            "publisher": {"status": "disabled"}, "audit": ok, "client_cache": ok,
+            "publisher": {"status": "disabled"}, "audit": ok, "client_cache": ok, "maintenance": {"status": "off"},
         },
     });
     assert_eq!(body, expected);

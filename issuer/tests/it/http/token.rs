@@ -273,7 +273,7 @@ async fn fingerprint(response: Response) -> String {
 
 #[tokio::test]
 async fn no_two_tokens_have_one_jti() {
-    const TOKENS: usize = 300;
+    const TOKENS: usize = 200;
     let mut issuer = Issuer::start().await;
     let tokens =
         futures_util::future::join_all((0..TOKENS).map(|_| issuer.token(&issuer.administrator))).await;
