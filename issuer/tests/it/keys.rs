@@ -7,8 +7,11 @@ use std::time::Duration;
 use countersign_issuer::keys::check_signature;
 use countersign_shared::{KeySet, Signature, base64url};
 use serde_json::{Value, json};
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::task::JoinHandle;
 
 use crate::support::cli::Cli;
 use crate::support::issuer::part;
@@ -728,6 +731,248 @@ async fn assert_whole(database: &TestDatabase, when: &str) {
     .await
     .unwrap();
     assert!(broken.is_empty(), "{when}: {broken:?}");
+}
+
+/// Places in a rotation at which whoever does it can be made to stand still: after each row that is written, and when all that belongs together is committed.
+struct Gates {
+    here: PoolConnection<Postgres>,
+    /// A connection that can hold the leadership, so that nobody has it. `None` while it waits for that.
+    seat: Option<PoolConnection<Postgres>>,
+}
+
+impl Gates {
+    const NAMES: [&str; 9] =
+        ["made", "timed", "ends", "announced", "used", "retiring", "active", "retired", "commit"];
+
+    async fn build(database: &TestDatabase) -> Self {
+        for sql in [
+            "create function gate(name text) returns void language sql as
+             $$ select pg_advisory_xact_lock_shared(7000, array_position(array['made', 'timed', 'ends', 'announced', 'used', 'retiring', 'active', 'retired', 'commit'], name)) $$",
+            "create function key_passes() returns trigger language plpgsql as $$ begin
+                 if tg_argv[0] = 'commit' then perform gate('commit');
+                 elsif tg_op = 'INSERT' then perform gate('made');
+                 elsif new.state <> old.state then perform gate(new.state);
+                 elsif new.activates_at is distinct from old.activates_at then perform gate('timed');
+                 elsif new.signs_until is distinct from old.signs_until then perform gate('ends');
+                 end if;
+                 return null;
+             end $$",
+            "create function state_passes() returns trigger language plpgsql as $$ begin
+                 if new.token_algorithm <> old.token_algorithm then perform gate('used');
+                 elsif new.next_token_algorithm is distinct from old.next_token_algorithm then perform gate('announced');
+                 end if;
+                 return null;
+             end $$",
+            "create trigger key_passes after insert or update on signing_keys for each row execute function key_passes('row')",
+            "create trigger state_passes after update on key_state for each row execute function state_passes()",
+            "create constraint trigger key_commits after insert or update of state, activates_at, signs_until on signing_keys deferrable initially deferred
+             for each row execute function key_passes('commit')",
+            "create constraint trigger state_commits after update of token_algorithm, next_token_algorithm on key_state deferrable initially deferred
+             for each row execute function key_passes('commit')",
+        ] {
+            database.execute(sql).await;
+        }
+        let seat = Some(database.pool.acquire().await.unwrap());
+        Self { here: database.pool.acquire().await.unwrap(), seat }
+    }
+
+    fn number(name: &str) -> i32 {
+        i32::try_from(Self::NAMES.iter().position(|known| *known == name).unwrap() + 1).unwrap()
+    }
+
+    async fn shut(&mut self, name: &str) {
+        let shut = sqlx::query("select pg_advisory_lock(7000, $1)").bind(Self::number(name));
+        shut.execute(&mut *self.here).await.unwrap();
+    }
+
+    async fn open(&mut self, name: &str) {
+        let open = sqlx::query_scalar("select pg_advisory_unlock(7000, $1)").bind(Self::number(name));
+        let opened: bool = open.fetch_one(&mut *self.here).await.unwrap();
+        assert!(opened);
+    }
+
+    /// Whether somebody stands before it.
+    async fn stopped(&mut self, name: &str) -> bool {
+        let waiting = "select exists (select from pg_locks where locktype = 'advisory' and classid = 7000 and objid = $1::int::oid and not granted
+                                       and database = (select oid from pg_database where datname = current_database()))";
+        sqlx::query_scalar(waiting).bind(Self::number(name)).fetch_one(&mut *self.here).await.unwrap()
+    }
+
+    /// Is next to lead, before all issuers.
+    async fn queue(&mut self) -> JoinHandle<PoolConnection<Postgres>> {
+        let mut seat = self.seat.take().unwrap();
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *seat).await.unwrap();
+        let taking = tokio::spawn(async move {
+            let take = "select pg_advisory_lock(hashtextextended('countersign key rotation', 0))";
+            sqlx::query(take).execute(&mut *seat).await.unwrap();
+            seat
+        });
+        let queued =
+            "select exists (select from pg_locks where pid = $1 and locktype = 'advisory' and objsubid = 1)";
+        eventually("it is in the queue", 10, async || {
+            let is_queued: bool =
+                sqlx::query_scalar(queued).bind(pid).fetch_one(&mut *self.here).await.unwrap();
+            is_queued.then_some(())
+        })
+        .await;
+        taking
+    }
+
+    /// Lets an issuer lead.
+    async fn leave(&mut self) {
+        let leave = "select pg_advisory_unlock(hashtextextended('countersign key rotation', 0))";
+        let left: bool =
+            sqlx::query_scalar(leave).fetch_one(&mut **self.seat.as_mut().unwrap()).await.unwrap();
+        assert!(left);
+    }
+
+    /// What the clock would bring about, brought about; no gate holds that up.
+    async fn nudge(&mut self, statements: &[&'static str]) {
+        for statement in statements {
+            sqlx::query(*statement).execute(&mut *self.here).await.unwrap();
+        }
+    }
+}
+
+/// The clock's doing.
+const SUCCESSOR_DUE: &[&str] = &[
+    // A successor's time has come: its predecessor's end with it.
+    "with due as (update signing_keys set activates_at = now() where state = 'pending' and purpose = 'token' and activates_at is not null returning algorithm)
+     update signing_keys k set signs_until = now() from due where k.state = 'active' and k.purpose = 'token' and k.algorithm = due.algorithm",
+    "update key_state set next_token_from = now() where next_token_algorithm is not null",
+];
+const TIME_OVER: &[&str] = &[
+    "update signing_keys set activates_at = now() - interval '2 days' where state = 'active' and signs_until is null and purpose = 'token' and algorithm = 'EdDSA'",
+];
+const TOKENS_EXPIRED: &[&str] =
+    &["update signing_keys set signs_until = signs_until - interval '2 days' where state = 'retiring'"];
+/// What the clock has done, the gates that one transaction passes, and how it is seen that it is committed.
+const TRANSACTIONS: [(&[&str], &[&str], &str); 7] = [
+    (
+        &[],
+        &["made", "timed", "commit"],
+        "select exists (select from signing_keys where algorithm = 'EdDSA' and state = 'pending' and purpose = 'token')",
+    ),
+    (&[], &["announced", "commit"], "select next_token_algorithm is not null from key_state"),
+    (
+        SUCCESSOR_DUE,
+        &["active", "commit"],
+        "select exists (select from signing_keys where algorithm = 'EdDSA' and state = 'active' and purpose = 'token')",
+    ),
+    (
+        &[],
+        &["used", "commit"],
+        "select token_algorithm = 'EdDSA' and next_token_algorithm is null from key_state",
+    ),
+    (
+        TIME_OVER,
+        &["made", "timed", "ends", "commit"],
+        "select exists (select from signing_keys where algorithm = 'EdDSA' and state = 'pending' and purpose = 'token')",
+    ),
+    (
+        SUCCESSOR_DUE,
+        &["retiring", "active", "commit"],
+        "select exists (select from signing_keys where algorithm = 'EdDSA' and state = 'retiring' and purpose = 'token')",
+    ),
+    (
+        TOKENS_EXPIRED,
+        &["retired", "commit"],
+        "select exists (select from signing_keys where state = 'retired' and purpose = 'token')",
+    ),
+];
+
+/// All that a rotation changes.
+async fn rows(database: &TestDatabase) -> Value {
+    database
+        .value(
+            "select (select jsonb_agg(jsonb_build_array(kid, state, activates_at, signs_until) order by kid) from signing_keys)
+                 || (select jsonb_build_array(token_algorithm, next_token_algorithm, next_token_from) from key_state)",
+        )
+        .await
+}
+
+/// At each step of a rotation, and of one to another algorithm, whoever leads is killed in the middle of it, and once more while it is committed. What wasn't
+/// committed has left nothing; the other goes on from there, and both sign and publish throughout.
+#[tokio::test]
+async fn a_leader_that_is_killed_at_any_step_is_followed_by_one_that_finishes_it() {
+    let settings = |cli: Cli| {
+        // Nothing comes by itself while this test looks: a key waits for more than a minute.
+        cli.env("JWKS_MAX_AGE_SECONDS", "60")
+            .env("TOKEN_SIGNING_ALGORITHM", "EdDSA")
+            .env("KEY_ROTATION_DAYS", "1")
+    };
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    let database = std::sync::Arc::new(database);
+    let mut gates = Gates::build(&database).await;
+    gates.shut("made").await;
+    gates.seat = Some(gates.queue().await.await.unwrap());
+    let start = async || Issuer::start_on(database.clone(), administrator.clone(), settings).await;
+    let mut replicas = [start().await, start().await];
+    gates.leave().await;
+    let (mut kills, mut shut) = (0, "made");
+    let mut steps = TRANSACTIONS.iter().peekable();
+    while let Some((nudges, names, committed)) = steps.next() {
+        gates.nudge(nudges).await;
+        for (place, name) in names.iter().enumerate() {
+            // Whoever stands there for too long is told so by the database, and no longer leads.
+            let leads = |issuer: &Issuer| {
+                let times = |what: &str| issuer.log().matches(what).count();
+                times("this process rotates keys") > times("the rotation of keys starts over")
+            };
+            let leader = eventually("the leader stands before the gate", 30, async || {
+                let leader = replicas.iter().position(leads)?;
+                gates.stopped(name).await.then_some(leader)
+            })
+            .await;
+            let before = rows(&database).await;
+            let seat = gates.queue().await;
+            replicas[leader].kill();
+            gates.seat = Some(seat.await.unwrap());
+            kills += 1;
+            let when = format!("killed at {name} of {names:?}");
+            assert_eq!(rows(&database).await, before, "{when}");
+            assert_whole(&database, &when).await;
+            // The other one knows nothing of it, and signs.
+            let survivor = &replicas[1 - leader];
+            assert!(verifies(&jwks(survivor).await, &survivor.token(&administrator).await), "{when}");
+            // The next gate before this one opens: the next leader comes so far and no further.
+            let next = names.get(place + 1).or_else(|| steps.peek().map(|(_, names, _)| &names[0]));
+            if let Some(next) = next {
+                gates.shut(next).await;
+            }
+            gates.open(shut).await;
+            shut = next.copied().unwrap_or_default();
+            if *name == "commit" {
+                // The database had all of it; who had asked isn't needed any more.
+                eventually("it is committed", 10, async || {
+                    database.value::<bool>(committed).await.then_some(())
+                })
+                .await;
+                assert_whole(&database, &when).await;
+            }
+            replicas[leader] = start().await;
+            gates.leave().await;
+        }
+    }
+    println!("{kills} kills");
+    assert_eq!(kills, 18);
+    eventually("both sign with one key", 30, async || {
+        assert_whole(&database, "at the end").await;
+        let tokens = [replicas[0].token(&administrator).await, replicas[1].token(&administrator).await];
+        let known = verifies(&jwks(&replicas[1]).await, &tokens[0])
+            && verifies(&jwks(&replicas[0]).await, &tokens[1]);
+        let kid = kid_of(&tokens[0]);
+        (known
+            && kid == kid_of(&tokens[1])
+            && part(&tokens[0], 0)["alg"] == "EdDSA"
+            && states(&database).await[&kid] == "active")
+            .then_some(())
+    })
+    .await;
+    let all: Vec<String> = states(&database).await.into_values().collect();
+    let of = |state: &str| all.iter().filter(|one| *one == state).count();
+    // RS256's, which nothing asks for any more, and two of EdDSA.
+    assert_eq!((all.len(), of("active"), of("retired")), (3, 2, 1), "{all:?}");
 }
 
 /// A key that is made while a resource server is changed is kept for as long as that one's tokens live, whichever is committed first.
