@@ -19,6 +19,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long events wait at most when nobody asks for them. Those who read wake the sealer; those who write don't: a notification takes a lock
 /// that all of a database's commits share.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The same after there were some: where many come, they are sealed in small parts, each of which holds up the database for a moment only.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// Events sealed in one transaction.
 const BATCH: usize = 4000;
 
@@ -64,12 +66,17 @@ impl Task {
         info!("this process seals audit events");
         loop {
             sealing.drain();
-            let more = sealing.seal(BATCH, chain::extend).await? == BATCH;
+            let sealed = sealing.seal(BATCH, chain::extend).await?;
+            let more = sealed == BATCH;
             self.status.works();
             works(outage);
             self.status.sealed(more);
             // Whatever came meanwhile is taken together, unless there is plenty already.
-            let pause = if more { Duration::ZERO } else { PAUSE };
+            let pause = match sealed {
+                0 => PAUSE,
+                BATCH => Duration::ZERO,
+                _ => BUSY_PAUSE,
+            };
             tokio::select! {
                 woken = sealing.woken() => woken?,
                 () = sleep(pause) => {}
