@@ -340,6 +340,10 @@ async fn who_hears_nothing_remembers_nothing() {
     let (_, _, client) = client(&issuer, &token).await;
     assert_eq!(outcome(&issuer, &client, &[]).await.0, 200);
     assert_eq!(client_cache(&issuer).await, "ok");
+    // Strangers are looked up each time: so many at once leave connections for whatever goes on beside the requests below.
+    let stranger = Client { id: "00000000-0000-7000-8000-000000000001".to_owned(), ..client.clone() };
+    let strangers = (0..8).map(|_| outcome(&issuer, &stranger, &[]));
+    futures_util::future::join_all(strangers).await;
 
     // The listener's connection is gone and no other can be made, while the pool's go on.
     let name = &issuer.database.name;
