@@ -114,8 +114,9 @@ async function watch({ url, clients, seconds }) {
     agent.destroy();
   }
   times.sort((a, b) => a - b);
-  if (times.length === 0) throw new Problem(`nobody gets a token: ${JSON.stringify(statuses)}`);
-  return { count, statuses, refused: count - times.length, p50: quantile(times, 0.5), p99: quantile(times, 0.99) };
+  // Turned away every time: as far as this bystander is concerned an answer never came.
+  if (times.length === 0) times.push(Infinity);
+  return { count, statuses, refused: count - times.filter(Number.isFinite).length, p50: quantile(times, 0.5), p99: quantile(times, 0.99) };
 }
 
 /** A tenant with few requests a minute, and its clients. */
