@@ -29,7 +29,7 @@ fn settings() -> String {
         "default",
         "beyond it",
         &[
-            ("`MAX_REQUESTS`", MAX_REQUESTS.to_string(), "503 `OVERLOADED` at once"),
+            ("`MAX_REQUESTS`", MAX_REQUESTS.to_string(), "they wait in line, then 503 `OVERLOADED`"),
             ("`MAX_CONNECTIONS`", MAX_CONNECTIONS.to_string(), "they wait in the listener's queue"),
             (
                 "`MAX_CONNECTIONS_PER_IP`",

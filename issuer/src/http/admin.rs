@@ -45,7 +45,9 @@ pub(super) fn routes(operators: Operators) -> Router<Arc<App>> {
         guarded = guarded.route("/metrics", metrics::route());
     }
     let guarded = guarded.route_layer(middleware::from_fn_with_state(operators, guard));
-    Router::new().route("/livez", get(health::health)).route("/readyz", get(health::ready)).merge(guarded)
+    let readiness = Extension(Arc::<health::LastReadiness>::default());
+    let ready = get(health::ready).layer(readiness);
+    Router::new().route("/livez", get(health::health)).route("/readyz", ready).merge(guarded)
 }
 
 /// Lets operators through. A page in a browser on the same machine, which reaches the loopback too, is none.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::works::SPARE;
+use super::works::{PATIENCE, SPARE, WAITING};
 
 /// The longest body, in bytes.
 pub(super) const BODY_BYTES: usize = 64 * 1024;
@@ -34,7 +34,7 @@ pub(super) const SEND_PATIENCE: Duration = Duration::from_secs(30);
 pub fn table() -> String {
     let seconds = |patience: Duration| format!("{} s", patience.as_secs());
     let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
-    let rows: [(&str, String, &str); 12] = [
+    let rows: [(&str, String, &str); 14] = [
         (
             "request target (path and query)",
             kib(TARGET_BYTES),
@@ -47,12 +47,14 @@ pub fn table() -> String {
         ("time to send a body", seconds(BODY_PATIENCE), "400 `MALFORMED_REQUEST`, `invalid_request`"),
         ("time to answer", seconds(ANSWER_PATIENCE), "503 `SERVICE_UNAVAILABLE`, `temporarily_unavailable`"),
         ("time in which a client takes nothing of its answer", seconds(SEND_PATIENCE), "closed"),
-        (
-            "requests in the works at once, of one issuer",
-            "`MAX_REQUESTS`".to_owned(),
-            "503 `OVERLOADED`, `temporarily_unavailable`, at once",
-        ),
+        ("requests in the works at once, of one issuer", "`MAX_REQUESTS`".to_owned(), "they wait in line"),
         ("… with those that revoke", format!("1/{SPARE} more"), "the same"),
+        (
+            "time in line",
+            format!("{} ms", PATIENCE.as_millis()),
+            "503 `OVERLOADED`, `temporarily_unavailable`",
+        ),
+        ("requests in line", format!("{WAITING} for each of the former"), "the same, at once"),
         ("connections at once", "`MAX_CONNECTIONS`".to_owned(), "more wait to be accepted"),
         (
             "connections at once from one IPv4 address, or one IPv6 /64",

@@ -178,7 +178,7 @@ catalogue! {
         "A status list was asked for as it was at another `time`.",
         "Ask without `time`.";
     Overloaded = "OVERLOADED", SERVICE_UNAVAILABLE,
-        "This issuer has as many requests in the works as it takes (`MAX_REQUESTS`); nothing was done about this one.",
+        "This issuer has as many requests in the works as it takes (`MAX_REQUESTS`), and too many wait; nothing was done about this one.",
         "Try again after `Retry-After` seconds, and where there are more again after longer.";
     Maintenance = "MAINTENANCE", SERVICE_UNAVAILABLE,
         "The installation is in maintenance, in which nothing is changed, and perhaps no tokens are issued (`details.tokens`); `details.reason` says why.",

@@ -5,10 +5,9 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Instant;
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, info, info_span};
@@ -25,15 +24,16 @@ use crate::traces::{self, RequestSpan};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-pub(super) async fn enter(
-    State(proxies): State<TrustedProxies>,
+/// Answers a request by `answering`.
+pub(super) async fn enter<F: Future<Output = Response>>(
+    proxies: &TrustedProxies,
     mut request: Request,
-    next: Next,
+    answering: impl FnOnce(Request) -> F,
 ) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    let client_ip = peer.map(|peer| client_ip(peer, request.headers(), &proxies));
+    let client_ip = peer.map(|peer| client_ip(peer, request.headers(), proxies));
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     // Cut after that: half a secret is one.
     let user_agent =
@@ -55,7 +55,7 @@ pub(super) async fn enter(
         traced.above(&span);
     }
     async move {
-        let handled = pin!(next.run(request)); // in its place: it is large
+        let handled = pin!(answering(request)); // in its place: it is large
         let handled = tokio::time::timeout(ANSWER_PATIENCE, handled);
         let mut response = match AssertUnwindSafe(handled).catch_unwind().await {
             Ok(Ok(response)) => response,
@@ -122,7 +122,7 @@ fn new_request_id() -> String {
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::middleware;
+    use axum::middleware::{self, Next};
     use axum::routing::get;
     use serde_json::Value;
 
@@ -167,7 +167,9 @@ mod tests {
         let router = Router::new()
             .route("/broken", get(broken))
             .route("/oauth2/v1/token", get(broken))
-            .layer(middleware::from_fn_with_state(super::TrustedProxies::default(), super::enter));
+            .layer(middleware::from_fn(async |request, next: Next| {
+                super::enter(&super::TrustedProxies::default(), request, |request| next.run(request)).await
+            }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });

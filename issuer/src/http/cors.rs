@@ -1,17 +1,13 @@
 //! Which pages may call the API from a browser (the Fetch standard, §3.3): those whose origin is on the operator's list. No cookie and no
 //! password of the browser's counts here, so none is ever allowed along: what a page may do, it does with a token of its own.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN,
     VARY,
 };
-use axum::http::{HeaderValue, Method};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Method};
 
 use crate::config::AllowedOrigins;
 
@@ -25,34 +21,39 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
 /// How long a browser may rely on a preflight's answer, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Answers preflights, and tells browsers which pages may see an answer.
-pub(super) async fn share(
-    State(allowed): State<Arc<AllowedOrigins>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let origin = request.headers().get(ORIGIN).cloned();
-    let preflight = request.method() == Method::OPTIONS
-        && origin.is_some()
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    if *allowed == AllowedOrigins::none() {
-        return response;
+/// What a browser has asked, on behalf of a page.
+pub(super) struct Asked {
+    origin: Option<HeaderValue>,
+    preflight: bool,
+}
+
+impl Asked {
+    pub(super) fn by(request: &Request) -> Self {
+        let origin = request.headers().get(ORIGIN).cloned();
+        let preflight = request.method() == Method::OPTIONS
+            && origin.is_some()
+            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        Self { origin, preflight }
     }
-    // The answer without `Origin` is another one too, so a cache must know.
-    headers.append(VARY, HeaderValue::from_name(ORIGIN));
-    let Some(granted) = origin.and_then(|origin| grant(&allowed, origin)) else { return response };
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, granted);
-    if !preflight {
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
-    } else if let Some(methods) = headers.get(ALLOW).cloned() {
-        // What the path takes; there is nothing to allow at one that isn't there.
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
-        headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+
+    /// Answers preflights, and tells browsers which pages may see an answer.
+    pub(super) fn share(self, allowed: &AllowedOrigins, headers: &mut HeaderMap) {
+        if *allowed == AllowedOrigins::none() {
+            return;
+        }
+        // The answer without `Origin` is another one too, so a cache must know.
+        headers.append(VARY, HeaderValue::from_name(ORIGIN));
+        let Some(granted) = self.origin.and_then(|origin| grant(allowed, origin)) else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, granted);
+        if !self.preflight {
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+        } else if let Some(methods) = headers.get(ALLOW).cloned() {
+            // What the path takes; there is nothing to allow at one that isn't there.
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+            headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        }
     }
-    response
 }
 
 fn grant(allowed: &AllowedOrigins, origin: HeaderValue) -> Option<HeaderValue> {

@@ -1,9 +1,7 @@
 //! Limits as clients see them: headers on every answer of a limited endpoint, and refusals.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -35,7 +33,7 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Counts a request by where it comes from, before anything is done for it, and tells how it stands with the limits that it met.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn count(app: &App, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let Some(endpoint) = endpoint(path).filter(|_| request.method() != Method::OPTIONS) else {
         return next.run(request).await;
@@ -62,7 +60,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     tell(response.headers_mut(), &metered.standings);
     if let (Some(caller), Some(code)) = (metered.caller, response.extensions().get::<Code>())
         && is_attempt(changing, response.status())
-        && let Err(error) = write_down(&app, caller, &asked, code.as_str(), &origin).await
+        && let Err(error) = write_down(app, caller, &asked, code.as_str(), &origin).await
     {
         return ApiError::from(error).into_response(); // what can't be written down isn't answered
     }

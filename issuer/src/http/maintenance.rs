@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use tracing::warn;
 
 use super::error::ApiError;
+use super::is_oauth;
 use super::json::Fields;
-use super::{is_oauth, respond};
 use crate::app::App;
 use crate::clock;
 use crate::domain::audit::Origin;
@@ -32,11 +30,10 @@ const ENDS: [(Method, &str); 7] = [
 ];
 
 /// Turns away what maintenance turns away.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let refused = purpose(&request).and_then(|purpose| app.maintenance.refuses(purpose));
-    match refused {
-        Some(mode) => respond(ApiError::Maintenance(mode), request.uri().path()),
-        None => next.run(request).await,
+pub(super) fn check(app: &App, request: &Request) -> Result<(), ApiError> {
+    match purpose(request).and_then(|purpose| app.maintenance.refuses(purpose)) {
+        Some(mode) => Err(ApiError::Maintenance(mode)),
+        None => Ok(()),
     }
 }
 

@@ -44,10 +44,12 @@ mod works;
 
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, Router, middleware};
+use axum::{Extension, Router};
+use utoipa_axum::router::UtoipaMethodRouterExt as _;
 use utoipa_axum::routes;
 
 pub use admin::Operators;
@@ -65,7 +67,8 @@ use openapi::{Routes, alias};
 ///
 /// With `metrics`, these too, for whom it lets in: they aren't part of the API's description.
 pub fn public(app: Arc<App>, allowed_origins: AllowedOrigins, metrics: Option<Guard>) -> Router {
-    let mut described = routes();
+    let description = docs::Description::default();
+    let mut described = routes(&description);
     // RFC 8414 §3.1: for an issuer with a path the well-known part goes in front of it.
     if !app.issuer_url.path().is_empty() {
         let path = format!("{}{}", wellknown::METADATA_PATH, app.issuer_url.path());
@@ -75,11 +78,13 @@ pub fn public(app: Arc<App>, allowed_origins: AllowedOrigins, metrics: Option<Gu
     if let Some(guard) = metrics {
         router = router.route("/metrics", metrics::guarded(guard));
     }
-    let document = Arc::new(docs::Document::description(&openapi::describe(&api, app.issuer_url.path())));
-    finish(router.layer(Extension(document)), app, allowed_origins)
+    description.is(&openapi::describe(&api, app.issuer_url.path()));
+    finish(router, app, allowed_origins)
 }
 
-fn routes() -> Routes {
+/// All of them; what their `description` is comes out when they are put together.
+fn routes(description: &docs::Description) -> Routes {
+    let readiness = Extension(Arc::<health::LastReadiness>::default());
     Routes::default()
         .routes(routes!(agents::create, agents::list))
         .routes(routes!(agents::read, agents::update, agents::decommission))
@@ -114,15 +119,15 @@ fn routes() -> Routes {
         .routes(routes!(status_lists::list))
         .routes(routes!(status_lists::read))
         .routes(routes!(health::health))
-        .routes(routes!(health::ready))
-        .routes(alias("/health/ready", routes!(health::ready)))
-        .routes(routes!(docs::document))
+        .routes(routes!(health::ready).layer(readiness.clone()))
+        .routes(alias("/health/ready", routes!(health::ready)).layer(readiness))
+        .routes(routes!(docs::document).layer(Extension(description.clone())))
         .routes(routes!(docs::page))
 }
 
 /// The description of the public API, as JSON.
 pub fn description() -> String {
-    docs::Document::description(&openapi::describe(&routes().into_parts().1, "")).text()
+    docs::text(&openapi::describe(&routes(&docs::Description::default()).into_parts().1, ""))
 }
 
 /// Probes, and what operators do to a running issuer.
@@ -130,23 +135,45 @@ pub fn admin(app: Arc<App>, operators: Operators) -> Router {
     finish(admin::routes(operators), app, AllowedOrigins::none())
 }
 
-/// What surrounds every route: the last layer is the outermost.
+/// What surrounds every route. Two layers, as every one that axum puts around a route costs each request half a dozen allocations.
 fn finish(router: Router<Arc<App>>, app: Arc<App>, allowed_origins: AllowedOrigins) -> Router {
     let all = router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), limits::guard))
-        .layer(middleware::from_fn_with_state(app.clone(), maintenance::guard))
-        .layer(middleware::from_fn_with_state(app.clone(), works::admit))
-        .layer(middleware::from_fn(protect::check))
-        .layer(middleware::from_fn_with_state(app.limits.trusted_proxies().clone(), context::enter))
-        .layer(Extension(Arc::<health::LastReadiness>::default()))
+        .layer(middleware::from_fn_with_state(app.clone(), receive))
         .with_state(app.clone());
     // Around the whole of it: axum adds `Allow` outside of a route's layers.
-    Router::new()
-        .fallback_service(all)
-        .layer(middleware::from_fn_with_state(Arc::new(allowed_origins), cors::share))
-        .layer(middleware::from_fn_with_state(app, protect::answer))
+    let outside = Arc::new((app, allowed_origins));
+    Router::new().fallback_service(all).layer(middleware::from_fn_with_state(outside, send))
+}
+
+/// What a request goes through before its handler sees it.
+async fn receive(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    context::enter(app.limits.trusted_proxies(), request, async |request: Request| {
+        if let Err(error) = protect::check(&request) {
+            return respond(error, request.uri().path());
+        }
+        works::admit(&app, request, async |request: Request| match maintenance::check(&app, &request) {
+            Ok(()) => limits::count(&app, request, next).await,
+            Err(error) => respond(error, request.uri().path()),
+        })
+        .await
+    })
+    .await
+}
+
+/// What every answer is given on its way out.
+async fn send(
+    State(outside): State<Arc<(Arc<App>, AllowedOrigins)>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (app, allowed_origins) = &*outside;
+    let asked = cors::Asked::by(&request);
+    let mut response = next.run(request).await;
+    asked.share(allowed_origins, response.headers_mut());
+    protect::add_policies(app, response.headers_mut());
+    response
 }
 
 /// Whether a path belongs to OAuth, whose errors look different (RFC 6749 §5.2).
@@ -197,7 +224,7 @@ mod tests {
     /// axum has no list of its routes to give, but shows it; with its fallback, which is at `/`.
     #[test]
     fn every_route_is_described() {
-        let (router, api) = routes().into_parts();
+        let (router, api) = routes(&docs::Description::default()).into_parts();
         let shown = format!("{router:?}");
         let paths = shown.split("paths: {").nth(1).and_then(|rest| rest.split_once('}')).map(|_| ());
         assert!(paths.is_some(), "axum shows its routes in another way: {shown:.500}");
@@ -212,7 +239,7 @@ mod tests {
     /// Every code that an annotation names is one of the catalogue's: a mistyped one would be taken for prose.
     #[test]
     fn codes_that_are_named_are_there() {
-        let (_, api) = routes().into_parts();
+        let (_, api) = routes(&docs::Description::default()).into_parts();
         let api = serde_json::to_value(&api).unwrap();
         let known: BTreeSet<&str> = catalogue::Code::ALL.iter().map(|code| code.as_str()).collect();
         for (path, item) in api["paths"].as_object().unwrap() {

@@ -1,20 +1,15 @@
 //! What every request must be, and what every answer carries, whatever the route.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, Version};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Version};
 
 use super::bounds::TARGET_BYTES;
 use super::error::ApiError;
-use super::respond;
 use crate::app::App;
 
 /// JSON is for programs: a browser that is led to it loads and runs nothing.
@@ -23,9 +18,7 @@ const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame
 const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds to an answer what keeps browsers from doing with it what it isn't for. A handler's own policies stay.
-pub(super) async fn answer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+pub(super) fn add_policies(app: &App, headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -34,20 +27,17 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request, next: 
     if app.issuer_url.as_str().starts_with("https://") {
         headers.insert(STRICT_TRANSPORT_SECURITY, HTTPS_ONLY);
     }
-    response
 }
 
 /// Lets through only what every server in between has read in the same way.
-pub(super) async fn check(request: Request, next: Next) -> Response {
-    let refusal = if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES)
-    {
-        ApiError::UriTooLong
-    } else if !has_one_host(&request) {
-        ApiError::Malformed("The request must have one header Host, with a host and perhaps a port.")
+pub(super) fn check(request: &Request) -> Result<(), ApiError> {
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES) {
+        Err(ApiError::UriTooLong)
+    } else if !has_one_host(request) {
+        Err(ApiError::Malformed("The request must have one header Host, with a host and perhaps a port."))
     } else {
-        return next.run(request).await;
-    };
-    respond(refusal, request.uri().path())
+        Ok(())
+    }
 }
 
 /// RFC 9112 §3.2; before HTTP/1.1 there may be none.

@@ -102,6 +102,13 @@ fn requests(registry: &mut Registry, app: &App) {
     let taken = u32::try_from(app.works.taken()).unwrap_or(u32::MAX);
     let help = "Requests that are under way, of those that MAX_REQUESTS counts";
     number(registry, "countersign_requests_in_works", help, f64::from(taken));
+    let waiting = u32::try_from(app.works.waiting()).unwrap_or(u32::MAX);
+    number(
+        registry,
+        "countersign_requests_waiting",
+        "Requests that wait for a place among those",
+        f64::from(waiting),
+    );
     let on = f64::from(u8::from(app.maintenance.mode().is_some()));
     number(registry, "countersign_maintenance", "1: this issuer is in maintenance", on);
 }

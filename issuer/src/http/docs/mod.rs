@@ -1,6 +1,6 @@
 //! The description of the API, as it is served: for programs and, as a page, for people.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::Extension;
@@ -11,28 +11,35 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::Value;
 
+use super::error::ApiError;
 use super::wellknown::is_known;
 
 /// A document that doesn't change while the process lives.
-pub(super) struct Document {
+struct Document {
     media_type: &'static str,
     bytes: Bytes,
     etag: String,
 }
 
-impl Document {
-    /// The description.
-    pub(super) fn description(content: &Value) -> Self {
-        Self::new("application/json", format!("{content:#}\n"))
-    }
+/// The description of the routes that it is one of: so it is known after them.
+#[derive(Clone, Default)]
+pub(super) struct Description(Arc<OnceLock<Document>>);
 
+impl Description {
+    pub(super) fn is(&self, content: &Value) {
+        self.0.get_or_init(|| Document::new("application/json", text(content)));
+    }
+}
+
+/// A description as it is served.
+pub(super) fn text(content: &Value) -> String {
+    format!("{content:#}\n")
+}
+
+impl Document {
     fn new(media_type: &'static str, text: String) -> Self {
         let etag = format!("\"{}\"", HEXLOWER.encode(&digest(&SHA256, text.as_bytes()).as_ref()[..16]));
         Self { media_type, bytes: text.into(), etag }
-    }
-
-    pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
@@ -56,8 +63,11 @@ impl Document {
         (status = 304, description = "It is still that of `If-None-Match`.", headers(("etag" = String, description = "Of this content."))),
     ),
 )]
-pub(super) async fn document(Extension(document): Extension<Arc<Document>>, headers: HeaderMap) -> Response {
-    document.answer(&headers)
+pub(super) async fn document(Extension(description): Extension<Description>, headers: HeaderMap) -> Response {
+    match description.0.get() {
+        Some(document) => document.answer(&headers),
+        None => ApiError::Internal("the routes aren't described".into()).into_response(),
+    }
 }
 
 struct Page {
