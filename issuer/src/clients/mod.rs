@@ -9,7 +9,7 @@
 
 mod generations;
 mod listener;
-mod uses;
+pub(crate) mod uses;
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
