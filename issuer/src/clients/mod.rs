@@ -34,9 +34,9 @@ use generations::{Generations, Stamp};
 /// under way take time too.
 pub const LEASE: Duration = Duration::from_millis(900);
 /// By how much this host's clock may be ahead of the database's, in milliseconds.
-const MAX_AHEAD: i64 = 1000;
+pub(crate) const MAX_AHEAD: i64 = 1000;
 /// And by how much behind: as much, and as long as the database's answer may have taken (`storage/changes.rs`).
-const MAX_BEHIND: i64 = 1500;
+pub(crate) const MAX_BEHIND: i64 = 1500;
 /// What is kept at most, in records: agents with their credentials (about a kilobyte each), tenants, resource servers.
 pub(crate) const MAX_CLIENTS: u64 = 100_000;
 pub(crate) const MAX_TENANTS: u64 = 10_000;
@@ -266,7 +266,7 @@ impl Clients {
             Clock::Right => info!("this host's clock agrees with the database's again"),
             Clock::Ahead => warn!(
                 ahead_ms,
-                "this host's clock is ahead of the database's: no tokens are issued until it is set right"
+                "this host's clock is ahead of the database's: nothing is decided until it is set right"
             ),
             Clock::Behind => warn!(
                 behind_ms = -ahead_ms,
