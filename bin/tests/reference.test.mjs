@@ -88,6 +88,12 @@ test("docs/operations/database.md has every table, column, type and index of a m
   assert.deepEqual(documentedSchema(), inOrder);
 });
 
+test("migrations/README.md has every migration, in its order", () => {
+  const files = fs.readdirSync(path.join(root, "migrations")).filter((name) => name.endsWith(".sql")).sort();
+  const documented = [...read("migrations", "README.md").matchAll(/^\| `(\d+_[a-z0-9_]+\.sql)` \|/gm)].map(([, name]) => name);
+  assert.deepEqual(documented, files);
+});
+
 test("docs/operations/operations.md quotes messages that the issuer has", () => {
   const reference = read("docs", "operations", "operations.md").split("\n## The log\n")[1]?.split("\n## ")[0] ?? "";
   const quoted = [...reference.matchAll(/^\| (`+)(.+?)\1 \|/gm)].map(([, , message]) => message.trim());

@@ -127,6 +127,7 @@ async fn what_a_token_request_does_is_in_spans_below_it_whatever_the_level_of_th
     .await;
     let level = issuer.http.put(format!("{}/log-level", issuer.admin_url));
     level.json(&serde_json::json!({ "level": "ERROR" })).send().await.unwrap();
+    issuer.logged("the log's level was changed").await; // the last that was said at the former one
     let logged = issuer.log().len();
     // Of another tenant's making: the records aren't in memory yet.
     let client = issuer.new_client(&["orders:read"]).await;

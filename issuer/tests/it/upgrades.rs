@@ -159,8 +159,7 @@ async fn a_database_of_the_release_before_goes_on() {
 async fn a_newer_schema_says_which_binaries_work_on_it() {
     let (database, administrator) = TestDatabase::bootstrapped().await;
     let cli = Cli::new(&database.url);
-    let insert = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)";
-    database.execute(&format!("{insert} values (99991231000000, 'what is to come', true, '', 0)")).await;
+    database.migrated_by_a_later_release(true).await;
     // The release after this one is being rolled out, and an issuer of this one was killed: it comes back.
     let said = cli.run(&["migrate"]).expect_success();
     assert_eq!(
@@ -180,7 +179,7 @@ async fn a_newer_schema_says_which_binaries_work_on_it() {
 
     // One that took away what this one needs. Who runs on it isn't sent requests any more.
     let database = issuer.database.clone();
-    database.execute("update schema_compatibility set compatible_from = 99991231000000").await;
+    database.migrated_by_a_later_release(false).await;
     eventually("it isn't ready", 5, async || {
         (issuer.ready().await.1["checks"]["migrations"]["status"] == "too_new").then_some(())
     })
@@ -207,8 +206,7 @@ async fn another_binary_s_schema_is_left_alone() {
     let cli = Cli::new(&database.url);
     assert!(states(&status(&cli)).values().all(|state| state == "pending"), "nothing is there yet");
     cli.run(&["migrate"]).expect_success();
-    let insert = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)";
-    database.execute(&format!("{insert} values (99991231000000, 'what is to come', true, '', 0); update schema_compatibility set compatible_from = 99991231000000")).await;
+    database.migrated_by_a_later_release(false).await;
     let said = cli.run(&["migrate"]).expect_failure();
     assert_eq!(
         said,

@@ -64,6 +64,18 @@ impl TestDatabase {
         self.pool.execute(AssertSqlSafe(sql)).await.unwrap();
     }
 
+    /// As a later release leaves it, whose migration is 99991231000000, "what is to come". `works`: it says that this release works on it.
+    pub(crate) async fn migrated_by_a_later_release(&self, works: bool) {
+        self.execute(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+             values (99991231000000, 'what is to come', true, '', 0) on conflict do nothing",
+        )
+        .await;
+        if !works {
+            self.execute("update schema_compatibility set compatible_from = 99991231000000").await;
+        }
+    }
+
     /// The one value of a query.
     pub(crate) async fn value<T>(&self, sql: &str) -> T
     where
