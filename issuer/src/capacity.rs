@@ -4,16 +4,20 @@
 use std::time::Duration;
 
 use crate::audit::writer;
-use crate::clients::{LEASE, MAX_CLIENTS, MAX_RESOURCE_SERVERS, MAX_TENANTS};
+use crate::clients::{LEASE, MAX_CLIENTS, MAX_RESOURCE_SERVERS, MAX_TENANTS, uses};
 use crate::config::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_IP, MAX_REQUESTS, POOL_SIZE, STARTUP_SECONDS};
 use crate::grants::imported;
 use crate::http::health;
 use crate::publisher::{courier, sinks};
-use crate::storage::{ACQUIRE_TIMEOUT, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, changes, outbox};
+use crate::storage::{
+    ACQUIRE_TIMEOUT, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, audit, changes, idempotency, jobs,
+    not_before, outbox, signing_keys, status_lists,
+};
 use crate::{hot, http, limits};
 
-/// Connections that an issuer has beside its pools: who hears changes, rotates keys, publishes, seals, writes the audit log, does jobs.
-const BESIDE: u32 = 6;
+/// Connections that an issuer has beside its pools, of each who does this: hears changes, rotates keys, publishes, reads all that was published when it begins,
+/// seals, writes the audit log, does jobs one after the other.
+const BESIDE: u32 = 7;
 
 /// The page's tables, in its order.
 pub fn tables() -> [String; 4] {
@@ -22,7 +26,7 @@ pub fn tables() -> [String; 4] {
 
 fn settings() -> String {
     let of_pools = |size: u32| {
-        format!("{size}, in each of two pools; with {BESIDE} beside them, {} in all", 2 * size + BESIDE)
+        format!("{size}, in each of two pools; with up to {BESIDE} beside them, {} in all", 2 * size + BESIDE)
     };
     table(
         "setting",
@@ -43,7 +47,7 @@ fn settings() -> String {
 }
 
 fn waits() -> String {
-    let (statement, long) = (milliseconds(STATEMENT_TIMEOUT), milliseconds(LONG_STATEMENT_TIMEOUT));
+    let statement = milliseconds(STATEMENT_TIMEOUT);
     table(
         "wait",
         "at most",
@@ -51,13 +55,32 @@ fn waits() -> String {
         &[
             ("a request, for a connection to Postgres", said(ACQUIRE_TIMEOUT), "503 `SERVICE_UNAVAILABLE`"),
             ("a request, for a statement of Postgres", statement, "503; Postgres ends it"),
-            ("publisher, rotation, sealer, jobs: for a statement", long, "it starts over"),
             (
-                "the publisher, for what it writes down",
-                said(outbox::PATIENCE),
-                "it starts over; another may lead",
+                "one with an `Idempotency-Key`, for another with the same",
+                milliseconds(idempotency::PATIENCE),
+                "409 `IDEMPOTENCY_KEY_IN_USE`",
             ),
-            ("the publisher, for the first row of all there is", said(outbox::LONG_PATIENCE), "the same"),
+            (
+                "one that ends tokens, for another that ends the same",
+                milliseconds(not_before::PATIENCE),
+                "503",
+            ),
+            ("the publisher, for a statement", said(outbox::PATIENCE), "it starts over; another may lead"),
+            (
+                "… that reads what came after the base in force",
+                milliseconds(LONG_STATEMENT_TIMEOUT),
+                "the same",
+            ),
+            ("… for the next row of all that matters", said(outbox::LONG_PATIENCE), "the same"),
+            ("who rotates keys, for the lock of who does", said(signing_keys::PATIENCE), "the same"),
+            ("the audit log's sealer, for a part that it seals", said(audit::PATIENCE), "the same"),
+            ("a job, for a statement", milliseconds(jobs::PATIENCE), "tried again after a minute"),
+            ("… for a lock", milliseconds(jobs::LOCK_PATIENCE), "the same"),
+            (
+                "who makes a status list, for its tokens",
+                milliseconds(status_lists::PATIENCE),
+                "503 to who asks for it; it is tried again",
+            ),
             (
                 "who hears changes, for a sign of life",
                 said(changes::PATIENCE),
@@ -68,6 +91,11 @@ fn waits() -> String {
                 "an audit event, to be written",
                 said(writer::PATIENCE),
                 "503: what can't be written down isn't answered",
+            ),
+            (
+                "an export of audit events, until its client has taken it",
+                said(http::audit::EXPORT_PATIENCE),
+                "it ends there",
             ),
             ("anybody, for Redis", said(hot::TIMEOUT), "the process counts for itself"),
             ("… before Redis is asked again, by one request", said(hot::PAUSE), ""),
@@ -91,6 +119,12 @@ fn queues() -> String {
             ("… written together", writer::BATCH.to_string(), ""),
             ("imported secrets being checked, of one tenant", of_one.to_string(), "503"),
             ("… of all", of_all.to_string(), "503"),
+            (
+                "audit events of an export that are in memory",
+                http::audit::EXPORT_PAGE.to_string(),
+                "read when they are taken",
+            ),
+            ("credentials whose last use waits to be written", uses::MAX_NOTED.to_string(), "not noted"),
             ("client records in memory", MAX_CLIENTS.to_string(), "read from Postgres"),
             ("tenants", MAX_TENANTS.to_string(), "the same"),
             ("resource servers", MAX_RESOURCE_SERVERS.to_string(), "the same"),

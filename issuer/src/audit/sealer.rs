@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::chain;
 use super::status::Status;
-use crate::outage::{Outage, Saying};
+use crate::outage::Outage;
 use crate::storage::audit::Sealing;
 use crate::storage::{Database, StorageError};
 
@@ -39,12 +39,10 @@ impl Task {
     }
 
     async fn work(&self) {
-        let mut outage = Outage::default();
+        let mut outage = Outage::new("the audit sealer starts over:", "the audit sealer works again");
         loop {
             let Err(error) = self.serve(&mut outage).await;
-            if let Some(Saying { seconds, failures }) = outage.fails() {
-                warn!(failures, seconds, "the audit sealer starts over: {error}");
-            }
+            outage.fails(error);
             self.status.fails();
             sleep(RETRY).await;
         }
@@ -52,15 +50,10 @@ impl Task {
 
     /// Follows until it leads, leads until something breaks.
     async fn serve(&self, outage: &mut Outage) -> Result<Infallible, StorageError> {
-        let works = |outage: &mut Outage| {
-            if let Some(seconds) = outage.over() {
-                info!(seconds, "the audit sealer works again");
-            }
-        };
         let mut sealing = Sealing::open(&self.database).await?;
         while !sealing.acquire().await? {
             self.status.works();
-            works(outage);
+            outage.works();
             sleep(RETRY).await;
         }
         info!("this process seals audit events");
@@ -69,7 +62,7 @@ impl Task {
             let sealed = sealing.seal(BATCH, chain::extend).await?;
             let more = sealed == BATCH;
             self.status.works();
-            works(outage);
+            outage.works();
             self.status.sealed(more);
             // Whatever came meanwhile is taken together, unless there is plenty already.
             let pause = match sealed {

@@ -9,7 +9,7 @@
 
 mod generations;
 mod listener;
-mod uses;
+pub(crate) mod uses;
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -34,9 +34,9 @@ use generations::{Generations, Stamp};
 /// under way take time too.
 pub const LEASE: Duration = Duration::from_millis(900);
 /// By how much this host's clock may be ahead of the database's, in milliseconds.
-const MAX_AHEAD: i64 = 1000;
+pub(crate) const MAX_AHEAD: i64 = 1000;
 /// And by how much behind: as much, and as long as the database's answer may have taken (`storage/changes.rs`).
-const MAX_BEHIND: i64 = 1500;
+pub(crate) const MAX_BEHIND: i64 = 1500;
 /// What is kept at most, in records: agents with their credentials (about a kilobyte each), tenants, resource servers.
 pub(crate) const MAX_CLIENTS: u64 = 100_000;
 pub(crate) const MAX_TENANTS: u64 = 10_000;
@@ -76,6 +76,16 @@ pub struct Clients {
     resource_servers: Cache<(TenantId, Option<String>), Kept<ResourceServer>>,
 }
 
+/// A client and its tenant, as they were looked up.
+pub struct Known {
+    /// The client.
+    pub client: Arc<Client>,
+    /// Its tenant.
+    pub tenant: Arc<Tenant>,
+    /// Whether one of them was in memory: it may be a second old. What was just read from the database isn't.
+    pub remembered: bool,
+}
+
 /// A record, and what the counters were before it was read.
 struct Kept<T> {
     record: Arc<T>,
@@ -104,22 +114,19 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// The client `agent`, with its live credentials.
-    pub async fn client(
-        &self,
-        database: &Database,
-        agent: AgentId,
-    ) -> Result<Option<Arc<Client>>, StorageError> {
-        self.record(&self.agents, agent, agent.0, clients::find(database, agent)).await
-    }
-
-    /// The tenant, with its limits.
-    pub async fn tenant(
-        &self,
-        database: &Database,
-        tenant: TenantId,
-    ) -> Result<Option<Arc<Tenant>>, StorageError> {
-        self.record(&self.tenants, tenant, tenant.0, clients::find_tenant(database, tenant)).await
+    /// The client `agent`, with its live credentials, and its tenant.
+    pub async fn known(&self, database: &Database, agent: AgentId) -> Result<Option<Known>, StorageError> {
+        if let Some((client, tenant)) = self.at_hand(agent) {
+            return Ok(Some(Known { client, tenant, remembered: true }));
+        }
+        let found = self.record(&self.agents, agent, agent.0, clients::find(database, agent)).await?;
+        let Some((client, client_remembered)) = found else { return Ok(None) };
+        let id = client.tenant_id;
+        let found = self.record(&self.tenants, id, id.0, clients::find_tenant(database, id)).await?;
+        Ok(found.map(|(tenant, tenant_remembered)| {
+            let remembered = client_remembered || tenant_remembered;
+            Known { client, tenant, remembered }
+        }))
     }
 
     /// The client `agent` and its tenant, where both are in memory and count.
@@ -139,7 +146,7 @@ impl Clients {
     ) -> Result<Option<Arc<ResourceServer>>, StorageError> {
         let key = (tenant, identifier.map(str::to_owned));
         let load = clients::find_resource_server(database, tenant, identifier);
-        self.record(&self.resource_servers, key, tenant.0, load).await
+        Ok(self.record(&self.resource_servers, key, tenant.0, load).await?.map(|(record, _)| record))
     }
 
     /// The two as the database has them now, where that is something else than is known here; nothing where it is the same, or one of them is gone.
@@ -165,23 +172,24 @@ impl Clients {
         Ok((other_client || other_tenant).then(|| (Arc::new(client_now), Arc::new(tenant_now))))
     }
 
+    /// The record, and whether it was remembered.
     async fn record<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
         &self,
         kept: &Cache<K, Kept<T>>,
         key: K,
         subject: Uuid,
         load: impl Future<Output = Result<Option<T>, StorageError>>,
-    ) -> Result<Option<Arc<T>>, StorageError> {
+    ) -> Result<Option<(Arc<T>, bool)>, StorageError> {
         // Before anything is read: what changes from here on makes this stamp an old one.
         let stamp = self.generations.stamp(subject);
         if let Some(record) = self.kept(kept, &key, stamp) {
-            return Ok(Some(record));
+            return Ok(Some((record, true)));
         }
         let Some(record) = load.await?.map(Arc::new) else { return Ok(None) };
         if self.is_current() {
             kept.insert(key, Kept { record: record.clone(), stamp });
         }
-        Ok(Some(record))
+        Ok(Some((record, false)))
     }
 
     /// What is kept under `key`, if it counts. `stamp`: the subject's, of just before.
@@ -258,7 +266,7 @@ impl Clients {
             Clock::Right => info!("this host's clock agrees with the database's again"),
             Clock::Ahead => warn!(
                 ahead_ms,
-                "this host's clock is ahead of the database's: no tokens are issued until it is set right"
+                "this host's clock is ahead of the database's: nothing is decided until it is set right"
             ),
             Clock::Behind => warn!(
                 behind_ms = -ahead_ms,
@@ -295,7 +303,7 @@ mod tests {
         let kept: Cache<u8, Kept<u32>> = Cache::new(10);
         let find = async |value| {
             let load = async { Ok(Some(value)) };
-            *clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap()
+            *clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0
         };
         assert_eq!(find(1).await, 1);
         between();
@@ -323,11 +331,11 @@ mod tests {
             clients.agent_changed(AgentId(Uuid::nil()));
             Ok(Some(1))
         };
-        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap(), 1);
+        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0, 1);
         let load = async { Ok(Some(2)) };
-        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap(), 2);
+        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0, 2);
         let load = async { Ok(Some(3)) };
-        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap(), 2);
+        assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0, 2);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use crate::storage::credential_uses::{self, Use};
 /// A credential's use is written at most once in this time by each process.
 const PRECISION: Duration = Duration::from_mins(1);
 /// Credentials noted at most. Beyond that uses go unnoted: nothing depends on them.
-const MAX_NOTED: usize = 100_000;
+pub(crate) const MAX_NOTED: usize = 100_000;
 /// Rows in one statement.
 const BATCH: usize = 5_000;
 

@@ -3,6 +3,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::Finding;
+use crate::clients::{MAX_AHEAD, MAX_BEHIND};
 use crate::clock;
 use crate::config::Serve;
 use crate::domain::signing_key::{KeyRecord, Purpose};
@@ -13,9 +14,9 @@ use crate::storage::jobs::Run;
 use crate::storage::signing_keys::{self, Known};
 use crate::storage::{Database, StorageError, inspection, publication, schema};
 
-/// An issuer whose clock is ahead by more than this issues nothing; by more behind, what it says is refused as not valid yet, or ends too soon.
-const MOST_AHEAD: Duration = Duration::SECOND;
-const MOST_BEHIND: Duration = Duration::seconds(5);
+/// An issuer whose clock is off by more decides nothing.
+const MOST_AHEAD: Duration = Duration::milliseconds(MAX_AHEAD);
+const MOST_BEHIND: Duration = Duration::milliseconds(MAX_BEHIND);
 /// A clock that is off by more is to be looked after.
 const NOTABLE: Duration = Duration::milliseconds(500);
 /// How much later than it is due something is late: by then a leader has long seen it.
@@ -41,10 +42,8 @@ pub(super) async fn clock(database: &Database) -> Finding {
         ms @ 1.. => format!("this machine's clock is {ms} ms ahead of the database's"),
         ms => format!("this machine's clock is {} ms behind the database's", -ms),
     };
-    if off >= MOST_AHEAD {
-        Finding::failure("clock", format!("{found}: an issuer here issues nothing"), todo)
-    } else if -off >= MOST_BEHIND {
-        Finding::failure("clock", found, todo)
+    if off > MOST_AHEAD || -off > MOST_BEHIND {
+        Finding::failure("clock", format!("{found}: an issuer here decides nothing"), todo)
     } else if off.abs() >= NOTABLE {
         Finding::warning("clock", found, todo)
     } else {

@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use super::OauthError;
 use super::imported::Busy;
 use crate::app::App;
+use crate::clients::Known;
 use crate::clock;
 use crate::config::Secret;
 use crate::domain::agent::AgentStatus;
@@ -24,6 +25,7 @@ use crate::domain::credential::Verifier;
 use crate::domain::tenant::TenantStatus;
 use crate::failures::Concerns;
 use crate::keys::check_signature;
+use crate::limits::Attempt;
 use crate::metrics;
 use crate::storage::clients::{Client, ClientCredential, Tenant};
 use crate::storage::{StorageError, credentials, used_assertions};
@@ -102,6 +104,9 @@ pub struct Authenticated {
 enum Failure {
     /// The proof doesn't hold.
     Refused(Refused),
+    /// It doesn't by what is remembered, and whether that still holds can't be found out: a failure like any other, but not answered as one. Somebody may try
+    /// secrets while the database has no answers; and somebody who may act again since a moment ago isn't told that they may not.
+    Doubted(Refused, OauthError),
     /// It couldn't be checked.
     Unchecked(OauthError),
 }
@@ -164,16 +169,22 @@ pub async fn authenticate(
             app.uses.note(authenticated.client.tenant_id, authenticated.credential, now);
             Ok(authenticated)
         }
-        Err(Failure::Refused(refused)) => {
-            metrics::authentication_failed();
-            // Counted first: of attempts at once those that come too late learn nothing.
-            let counted = app.limits.authentication_failed(app, &attempt, refused.concerns, origin).await;
-            let error = write_down(app, &refused, origin).await;
-            counted?;
-            Err(error)
-        }
+        Err(Failure::Refused(refused)) => Err(refuse(app, &attempt, &refused, origin).await),
+        Err(Failure::Doubted(refused, doubt)) => match refuse(app, &attempt, &refused, origin).await {
+            OauthError::InvalidClient => Err(doubt),
+            locked_out_or_unwritten => Err(locked_out_or_unwritten),
+        },
         Err(Failure::Unchecked(error)) => Err(error),
     }
+}
+
+/// Counts a failure, and writes it down.
+async fn refuse(app: &App, attempt: &Attempt, refused: &Refused, origin: &Origin) -> OauthError {
+    metrics::authentication_failed();
+    // Counted first: of attempts at once those that come too late learn nothing.
+    let counted = app.limits.authentication_failed(app, attempt, refused.concerns, origin).await;
+    let error = write_down(app, refused, origin).await;
+    counted.map_or_else(Into::into, |()| error)
 }
 
 /// What is refused is written down first; what can't be written down isn't answered.
@@ -256,21 +267,25 @@ async fn prove(
         let reason = "unknown client".to_owned();
         Failure::Refused(Refused { reason, concerns: Concerns::Nobody, claimed })
     };
-    let looking_up = step!("client look-up");
-    let client = app.clients.client(&app.database, claim.client).instrument(looking_up.clone()).await?;
-    let client = client.ok_or_else(unknown)?;
-    let tenant = app.clients.tenant(&app.database, client.tenant_id).instrument(looking_up).await?;
-    let tenant = tenant.ok_or_else(unknown)?;
+    let known = app.clients.known(&app.database, claim.client).instrument(step!("client look-up")).await?;
+    let Known { client, tenant, remembered } = known.ok_or_else(unknown)?;
     let outcome = hold_against(app, claim, client.clone(), tenant.clone(), endpoint, now).await;
-    if !matches!(outcome, Err(Failure::Refused(_))) {
-        return outcome;
-    }
-    // Who got a credential a moment ago, or may act again, isn't refused for what isn't true any more.
-    let Some((client, tenant)) = app.clients.news_of(&app.database, &client, &tenant).await? else {
-        return outcome;
+    let refused = match outcome {
+        Err(Failure::Refused(refused)) if remembered => refused,
+        outcome => return outcome,
     };
-    let claim = Claim::read(presented).map_err(Failure::Refused)?;
-    hold_against(app, claim, client, tenant, endpoint, now).await
+    // Who got a credential a moment ago, or may act again, isn't refused for what isn't true any more.
+    match app.clients.news_of(&app.database, &client, &tenant).await {
+        Ok(Some((client, tenant))) => {
+            let claim = Claim::read(presented).map_err(Failure::Refused)?;
+            hold_against(app, claim, client, tenant, endpoint, now).await
+        }
+        Ok(None) => Err(Failure::Refused(refused)),
+        Err(error) => {
+            let reason = format!("{}, by what was remembered", refused.reason);
+            Err(Failure::Doubted(Refused { reason, ..refused }, error.into()))
+        }
+    }
 }
 
 /// Whether the claim holds, by these records.
@@ -327,11 +342,9 @@ pub async fn look_again(
 ) -> Result<Authenticated, OauthError> {
     let at = clock::now();
     let agent = before.client.agent_id;
-    let client = app.clients.client(&app.database, agent).await?;
-    let tenant = app.clients.tenant(&app.database, before.tenant.tenant_id).await?;
-    let reason = match client.zip(tenant) {
+    let reason = match app.clients.known(&app.database, agent).await? {
         None => "unknown client",
-        Some((client, tenant)) => {
+        Some(Known { client, tenant, .. }) => {
             let same = |credential: &&ClientCredential| credential.credential_id == before.credential;
             let credential = client.credentials.iter().find(same);
             let credential = credential

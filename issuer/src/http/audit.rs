@@ -38,9 +38,9 @@ use crate::management::caller::Caller;
 use crate::storage::{Database, StorageError};
 
 /// Events read at once for an export: what it holds in memory.
-const EXPORT_PAGE: i64 = 500;
+pub(crate) const EXPORT_PAGE: i64 = 500;
 /// For how long one may take; a client that reads more slowly gets what it has read.
-const EXPORT_PATIENCE: Duration = Duration::from_mins(10);
+pub(crate) const EXPORT_PATIENCE: Duration = Duration::from_mins(10);
 
 /// `GET /api/v1/audit`.
 #[utoipa::path(

@@ -26,7 +26,7 @@ use super::{KeyError, MasterKey, Ring, longest_lifetime, seal};
 use crate::config::Signing;
 use crate::domain::audit::{Action, Event, Origin, TargetType};
 use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
-use crate::outage::{Outage, Saying};
+use crate::outage::Outage;
 use crate::storage::signing_keys::{Known, Leadership};
 use crate::storage::{Database, StorageError, Transaction, audit, not_before, signing_keys};
 
@@ -493,26 +493,19 @@ impl Rotation {
     }
 
     async fn work(&self) {
-        let mut outage = Outage::default();
+        let mut outage = Outage::new("the rotation of keys starts over:", "the rotation of keys works again");
         loop {
             let Err(error) = self.serve(&mut outage).await;
-            if let Some(Saying { seconds, failures }) = outage.fails() {
-                warn!(failures, seconds, "the rotation of keys starts over: {error}");
-            }
+            outage.fails(error);
             sleep(PAUSE).await;
         }
     }
 
     /// Follows until it leads, leads until something breaks.
     async fn serve(&self, outage: &mut Outage) -> Result<Infallible, RotationError> {
-        let works = |outage: &mut Outage| {
-            if let Some(seconds) = outage.over() {
-                info!(seconds, "the rotation of keys works again");
-            }
-        };
         let mut leadership = Leadership::open(&self.database).await?;
         while !leadership.acquire().await? {
-            works(outage);
+            outage.works();
             sleep(PAUSE).await;
         }
         info!("this process rotates keys");
@@ -521,7 +514,7 @@ impl Rotation {
             leadership.confirm().await?;
             while self.take_a_step().await? {}
             self.lower_max_age().await?;
-            works(outage);
+            outage.works();
             _ = timeout(PAUSE, changes.changed()).await;
         }
     }

@@ -12,7 +12,7 @@ use super::sinks::Sink;
 use super::status::Role;
 use super::term::Term;
 use crate::app::App;
-use crate::outage::{Outage, Saying};
+use crate::outage::Outage;
 use crate::storage::StorageError;
 use crate::storage::outbox::Leadership;
 
@@ -65,15 +65,13 @@ impl fmt::Display for Ended {
 impl Task {
     /// Until `stopping`; then what is queued goes out first.
     pub(super) async fn run(self, mut stopping: watch::Receiver<bool>) {
-        let mut outage = Outage::default();
+        let mut outage = Outage::new("the publisher starts over:", "the publisher works again");
         loop {
             let Err(ended) = self.serve(&mut stopping, &mut outage).await else { return };
             if *stopping.borrow() {
                 return warn!("what was revoked last isn't published before the stop: {ended}");
             }
-            if let Some(Saying { seconds, failures }) = outage.fails() {
-                warn!(failures, seconds, "the publisher starts over: {ended}");
-            }
+            outage.fails(ended);
             self.app.publisher.set_role(Role::Disconnected);
             tokio::select! {
                 () = sleep(RETRY) => {}
@@ -92,21 +90,16 @@ impl Task {
     }
 
     async fn follow(&self, outage: &mut Outage) -> Result<Term<'_>, Ended> {
-        let works = |outage: &mut Outage| {
-            if let Some(seconds) = outage.over() {
-                info!(seconds, "the publisher works again");
-            }
-        };
         let mut leadership = Leadership::open(&self.app.database).await?;
         while !leadership.acquire().await? {
             self.app.publisher.set_role(Role::Follower);
-            works(outage);
+            outage.works();
             sleep(RETRY).await;
         }
         self.app.publisher.set_role(Role::Leader);
         info!("this process publishes revocations");
         let term = Term::begin(self, leadership).await?;
-        works(outage);
+        outage.works();
         Ok(term)
     }
 }

@@ -22,7 +22,7 @@ use crate::traces::step;
 /// What wakes the sealer.
 const CHANNEL: &str = "countersign_audit";
 /// A statement of the sealer that takes longer means that the connection is lost.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// An event that is to be queued.
 #[derive(Debug, Clone)]

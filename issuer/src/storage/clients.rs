@@ -104,7 +104,8 @@ pub async fn find(database: &Database, agent: AgentId) -> Result<Option<Client>,
            from agents a
            left join credentials c on c.agent_id = a.agent_id and c.tenant_id = a.tenant_id and c.status = 'active'
                 and (c.expires_at is null or c.expires_at > $3)
-           where a.agent_id = $1"#,
+           where a.agent_id = $1
+           order by c.credential_id -- two readings of the same are equal"#,
         agent.0,
         agent.0.as_bytes().as_slice(),
         clock::timestamp(clock::now()),

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use super::{StorageError, Transaction};
 
 /// How long a request waits for another with the same key, in milliseconds.
-const PATIENCE: &str = "2000";
+pub(crate) const PATIENCE: &str = "2000";
 
 /// What there is under a key.
 pub enum Claim {

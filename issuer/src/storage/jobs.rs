@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use countersign_shared::{Shard, UnixTime};
-use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Postgres};
 use time::OffsetDateTime;
 
 use super::{Database, StorageError};
@@ -14,6 +14,10 @@ use crate::domain::tenant::MAX_LIFETIME_SECONDS;
 
 /// How much longer than it matters something is kept, in seconds: whoever reads by a cutoff of a moment ago has time to come to an end.
 const MARGIN: i64 = 2 * Shard::SECONDS;
+/// How long a statement of a job may take, which takes milliseconds, in milliseconds.
+pub(crate) const PATIENCE: &str = "10000";
+/// And how long it waits for a lock, before it gets out of the way.
+pub(crate) const LOCK_PATIENCE: &str = "2000";
 /// The longest text of a failure, in characters.
 const LONGEST_FAILURE: usize = 500;
 
@@ -86,10 +90,8 @@ impl Turn {
     ) -> Result<Option<Self>, StorageError> {
         let pool = database.dedicated();
         let mut connection = pool.acquire().await?;
-        // One statement of a job takes milliseconds; one that waits for a lock gets out of the way.
-        sqlx::raw_sql("set statement_timeout = '10s'; set lock_timeout = '2s'")
-            .execute(&mut *connection)
-            .await?;
+        let settings = format!("set statement_timeout = {PATIENCE}; set lock_timeout = {LOCK_PATIENCE}");
+        sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *connection).await?;
         let taken = sqlx::query_scalar!(
             r#"select pg_try_advisory_lock(hashtextextended('countersign job ' || $1, 0)) as "taken!""#,
             name,

@@ -15,6 +15,9 @@ pub const REPLICA_LAG_SECONDS: i64 = 2;
 /// How old a rule that nobody has confirmed is before another process does: older than any transaction gets.
 const ABANDONED_SECONDS: i32 = 10;
 
+/// How long a rule waits for another's lock, in milliseconds.
+pub(crate) const PATIENCE: &str = "500";
+
 /// A rule that ends tokens together with what lets its subject have new ones.
 pub(super) struct HolderEnded {
     confirm_id: Uuid,
@@ -35,7 +38,9 @@ pub async fn end_tokens(
     not_before: UnixTime,
 ) -> Result<(), StorageError> {
     // The rule's time was taken; were it to wait long for another's lock now, tokens issued meanwhile would outlive it.
-    sqlx::query!("select set_config('lock_timeout', '500ms', true)").fetch_one(&mut **transaction).await?;
+    sqlx::query!("select set_config('lock_timeout', $1, true)", PATIENCE)
+        .fetch_one(&mut **transaction)
+        .await?;
     write(transaction, tenant, level, subject, not_before).await
 }
 

@@ -10,7 +10,7 @@ use super::{Database, StorageError, Transaction};
 use crate::domain::signing_key::{KeyRecord, Purpose, Sealed};
 
 /// A statement of the leader's that takes longer means that its connection is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Holds up every other process that would change keys, until the transaction ends.
 pub async fn lock(transaction: &mut Transaction) -> Result<(), StorageError> {

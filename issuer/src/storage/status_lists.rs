@@ -13,7 +13,7 @@ const SETTLED_SECONDS: f64 = 30.0;
 /// How long tokens may still come that a rule ends which is there already: from a replica that hasn't heard of it, with as much time as a request gets.
 const RIPE_SECONDS: f64 = 15.0;
 /// What reading all of a shard may take, in milliseconds.
-const PATIENCE: &str = "60000";
+pub(crate) const PATIENCE: &str = "60000";
 
 /// A token that says where its status can be read.
 #[derive(Debug, Clone)]

@@ -69,6 +69,25 @@ async fn settled(cli: &Cli) {
     examined.expect(&[]);
 }
 
+/// By as much as an issuer goes by.
+#[tokio::test]
+async fn a_clock_by_which_nothing_is_decided_is_a_failure() {
+    let (database, _) = TestDatabase::bootstrapped().await;
+    let name = &database.name;
+    database.execute(&format!("create schema fake; grant usage on schema fake to public; alter database {name} set search_path = fake, pg_catalog, public")).await;
+    for (ahead, verdict, words) in [
+        ("-0.7 s", "warning", "ms ahead of the database's"),
+        ("-2 s", "failure", "ms ahead of the database's: an issuer here decides nothing"),
+        ("1 s", "warning", "ms behind the database's. keep"),
+        ("2 s", "failure", "ms behind the database's: an issuer here decides nothing"),
+    ] {
+        database.execute(&format!("create or replace function fake.clock_timestamp() returns timestamptz language sql as $$ select pg_catalog.clock_timestamp() + interval '{ahead}' $$")).await;
+        let examined = Examined::of(&Cli::new(&database.url));
+        let (found, said) = &examined.findings["clock"];
+        assert_eq!((found.as_str(), said.contains(words)), (verdict, true), "{ahead}: {said}");
+    }
+}
+
 // The edge answers while the command runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_installation_is_found_sound_and_each_fault_is_named() {

@@ -12,7 +12,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::cli::Cli;
-use crate::support::issuer::envelope;
+use crate::support::issuer::{envelope, oauth_error};
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{Client, Issuer, TestDatabase, eventually, required};
 
@@ -390,6 +390,34 @@ async fn failures_lock_out(issuer: &Issuer, other: &Issuer) {
         assert_eq!(from(issuer, &format!("2001:db8::{n}"), &wrong(&client)).await.status(), 401, "{n}");
     }
     expect_locked_out(from(issuer, "2001:db8::ffff", &client).await).await;
+}
+
+/// Who is refused by what is in memory is looked up once more. Where that can't be done nobody is told that their secret is wrong, but guesses count.
+#[tokio::test]
+async fn guesses_count_while_the_database_has_no_answers() {
+    let issuer = Issuer::start_with(with_lockout).await;
+    let client = issuer.new_client(&[]).await;
+    let here = "192.0.2.1";
+    // What was announced of the client has been heard by then, so it is remembered from the next look on.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(from(&issuer, here, &client).await.status(), StatusCode::OK);
+    let mut held = issuer.database.pool.begin().await.unwrap();
+    sqlx::query("lock table credentials in access exclusive mode").execute(&mut *held).await.unwrap();
+    let guess = || async { oauth_error(from(&issuer, here, &wrong(&client)).await).await };
+    let answers = futures_util::future::join_all([guess(), guess(), guess(), guess(), guess()]).await;
+    assert!(
+        answers.iter().all(|answer| *answer == (503, "temporarily_unavailable".to_owned())),
+        "{answers:?}"
+    );
+    expect_locked_out(from(&issuer, here, &wrong(&client)).await).await;
+    expect_locked_out(from(&issuer, here, &client).await).await;
+    // By what is remembered, the right one is good elsewhere.
+    assert_eq!(from(&issuer, "192.0.2.2", &client).await.status(), StatusCode::OK);
+    held.rollback().await.unwrap();
+    let failures = issuer.database.audit("client.authentication_failed").await;
+    let reasons: Vec<&Value> = failures.iter().map(|failure| &failure["reason"]).collect();
+    assert_eq!(reasons, [&json!("malformed client_secret, by what was remembered"); 5]);
+    assert_eq!(issuer.database.audit("client.locked_out").await.len(), 1);
 }
 
 /// Guesses that are all begun before the first has failed: no more of them are answered than of those that come one by one.
