@@ -13,15 +13,14 @@ use super::output::{self, Format};
 use super::revoke::tenant_id;
 use super::{Outcome, operator};
 use crate::audit::{caught_up, verify};
-use crate::config::{Plain, Prune, Sources};
+use crate::config::{Prune, Sources};
 use crate::domain::audit::{self as domain, Action, Filter, INSTALLATION, Origin, TargetType};
 use crate::domain::page::Page;
 use crate::http::audit::{EventBody, instant, line};
 use crate::http::list::{ListBody, decode, encode};
 use crate::management::audit;
+use crate::storage::Database;
 use crate::storage::audit::{self as storage, prune};
-use crate::storage::{Database, schema};
-use crate::telemetry;
 
 /// Rows read at once for an export.
 const EXPORT_PAGE: i64 = 500;
@@ -232,10 +231,7 @@ struct FindingBody {
 }
 
 async fn verify(sources: &Sources, options: &Verify) -> Outcome {
-    let config = Plain::from_sources(sources)?;
-    telemetry::start(config.telemetry);
-    let database = Database::connect(&config.database).await?;
-    schema::require(&database).await?;
+    let database = operator::connect(sources).await?;
     let mut report = Report {
         ok: true,
         chains: Vec::new(),
@@ -347,9 +343,7 @@ impl Report {
 
 async fn prune_all(sources: &Sources, json: bool) -> Outcome {
     let config = Prune::from_sources(sources)?;
-    telemetry::start(config.plain.telemetry);
-    let database = Database::connect(&config.plain.database).await?;
-    schema::require(&database).await?;
+    let database = operator::connect_by(config.plain).await?;
     let (mut partitions, mut events) = (Vec::new(), 0);
     loop {
         let mut transaction = database.begin_installation().await?;

@@ -6,9 +6,9 @@ use clap::{Args, Subcommand};
 use countersign_shared::{AgentId, CredentialId, TenantId};
 use serde_json::{Map, Value};
 
-use super::Outcome;
 use super::output::{self, Format};
 use super::revoke::tenant_id;
+use super::{Outcome, operator};
 use crate::config::{self, Plain, Sources};
 use crate::domain::audit::Origin;
 use crate::domain::client_secret::ClientSecret;
@@ -19,8 +19,7 @@ use crate::http::list::{ListBody, decode, encode};
 use crate::keys::{self, ServerSecrets};
 use crate::management::caller::Caller;
 use crate::management::credentials::{self, Made};
-use crate::storage::{Database, schema, tenants};
-use crate::telemetry;
+use crate::storage::{Database, tenants};
 
 /// What to do with credentials.
 #[derive(Debug, Subcommand)]
@@ -273,9 +272,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connects, and stands for the operator in the agent's tenant.
 async fn open(config: Plain, common: &Common) -> Result<(Database, Caller), Failure> {
-    telemetry::start(config.telemetry);
-    let database = Database::connect(&config.database).await?;
-    schema::require(&database).await?;
+    let database = operator::connect_by(config).await?;
     let tenant = if let Some(tenant) = common.tenant {
         tenant
     } else {

@@ -8,11 +8,10 @@ use time::OffsetDateTime;
 
 use super::output::{self, Format};
 use super::{Outcome, operator};
+use crate::clock;
 use crate::config::{Prune, Sources};
 use crate::jobs::{self, Job};
 use crate::storage::jobs::Run as LastRun;
-use crate::storage::{Database, schema};
-use crate::{clock, telemetry};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -177,9 +176,7 @@ struct RanBody {
 
 async fn run_now(sources: &Sources, options: &Run) -> Outcome {
     let config = Prune::from_sources(sources)?;
-    telemetry::start(config.plain.telemetry);
-    let database = Database::connect(&config.plain.database).await?;
-    schema::require(&database).await?;
+    let database = operator::connect_by(config.plain).await?;
     let wanted = if options.all { Job::ALL.to_vec() } else { options.jobs.clone() };
     let mut ran = Vec::new();
     for job in wanted {

@@ -4,14 +4,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::Outcome;
 use super::output::{self, Format};
-use crate::config::{Plain, Sources};
+use super::{Outcome, operator};
+use crate::clock;
+use crate::config::Sources;
 use crate::http::maintenance::check_reason;
 use crate::maintenance::Mode;
 use crate::management::maintenance;
-use crate::storage::{Database, maintenance as storage, schema};
-use crate::{clock, telemetry};
+use crate::storage::maintenance as storage;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -77,10 +77,7 @@ struct Body {
 }
 
 pub(super) async fn run(sources: &Sources, command: &Command) -> Outcome {
-    let config = Plain::from_sources(sources)?;
-    telemetry::start(config.telemetry);
-    let database = Database::connect(&config.database).await?;
-    schema::check(&database).await?;
+    let database = operator::connect(sources).await?;
     let (mode, plainly) = match command {
         Command::On(On { reason, tokens, plainly }) => {
             let mode =

@@ -38,8 +38,13 @@ pub(super) async fn open_for(
     stand(database, tenant).await
 }
 
+/// Starts the log, and connects to a database whose schema this binary works on.
 pub(super) async fn connect(sources: &Sources) -> Result<Database, Failure> {
-    let config = Plain::from_sources(sources)?;
+    connect_by(Plain::from_sources(sources)?).await
+}
+
+/// The same, for who has read settings of their own too.
+pub(super) async fn connect_by(config: Plain) -> Result<Database, Failure> {
     telemetry::start(config.telemetry);
     let database = Database::connect(&config.database).await?;
     schema::require(&database).await?;

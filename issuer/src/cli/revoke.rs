@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, sleep};
 
-use super::{Outcome, Revoke};
+use super::{Outcome, Revoke, operator};
 use crate::config::{self, Sources};
 use crate::domain::audit::Origin;
 use crate::domain::publication::Report;
@@ -18,8 +18,8 @@ use crate::management::publication::{State, Status};
 use crate::management::revocations::{Ended, Subject, begin, revoke};
 use crate::storage::live_tokens::{self, Live, Of};
 use crate::storage::publication::{self, Queued};
-use crate::storage::{Database, StorageError, schema, tenants};
-use crate::{clock, keys, telemetry};
+use crate::storage::{Database, StorageError, tenants};
+use crate::{clock, keys};
 
 /// For how long it waits until the edge has the revocation.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,10 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(sources: &Sources, options: &Revoke) -> Outcome {
     let config = config::Keys::from_sources(sources)?;
-    telemetry::start(config.plain.telemetry);
     let subject = subject(options)?;
-    let database = Database::connect(&config.plain.database).await?;
-    schema::require(&database).await?;
+    let database = operator::connect_by(config.plain).await?;
     let secrets = keys::load_secrets(&database, &config.master_key).await?;
     let secrets = secrets.ok_or("there are no keys yet: run `countersign bootstrap`")?;
 

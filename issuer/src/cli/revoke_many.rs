@@ -9,14 +9,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::output::{self, Format};
-use super::{Outcome, Revoke};
+use super::{Outcome, Revoke, operator};
 use crate::config::{self, Sources};
 use crate::domain::audit::Origin;
+use crate::keys;
 use crate::keys::ServerSecrets;
 use crate::management::caller::Caller;
-use crate::storage::{Database, StorageError, schema, tenants};
+use crate::storage::{Database, StorageError, tenants};
 use crate::tokens::revoke::{Became, MOST_AT_ONCE, canonical, revoke_many_in};
-use crate::{keys, telemetry};
 
 /// A line of more bytes holds no id, and isn't kept.
 const LINE_BYTES: u64 = 1024;
@@ -42,10 +42,8 @@ struct Line {
 
 pub(super) async fn run(sources: &Sources, options: &Revoke, file: &Path) -> Outcome {
     let config = config::Keys::from_sources(sources)?;
-    telemetry::start(config.plain.telemetry);
     let mut lines = open(file)?;
-    let database = Database::connect(&config.plain.database).await?;
-    schema::require(&database).await?;
+    let database = operator::connect_by(config.plain).await?;
     let secrets = keys::load_secrets(&database, &config.master_key).await?;
     let secrets = secrets.ok_or("there are no keys yet: run `countersign bootstrap`")?;
     let tenant = match options.tenant {

@@ -2,20 +2,18 @@
 
 use serde_json::json;
 
-use super::{Outcome, Unlock};
+use super::{Outcome, Unlock, operator};
 use crate::config::{self, Sources};
 use crate::domain::audit::Origin;
 use crate::domain::limit::Network;
+use crate::hot;
 use crate::management::caller::Caller;
 use crate::management::unlock;
-use crate::storage::{Database, limits, schema};
-use crate::{hot, telemetry};
+use crate::storage::{Database, limits};
 
 pub(super) async fn run(sources: &Sources, options: &Unlock) -> Outcome {
     let config = config::Unlock::from_sources(sources)?;
-    telemetry::start(config.plain.telemetry);
-    let database = Database::connect(&config.plain.database).await?;
-    schema::require(&database).await?;
+    let database = operator::connect_by(config.plain).await?;
 
     let (client, network) = (options.client, options.ip.map(Network::of));
     let tenant = limits::tenant_of(&mut database.begin_installation().await?, client).await?;

@@ -1,6 +1,7 @@
 //! How much a client may ask for, and for how long. All of it stands in `docs/reference/http-api.md` and `docs/reference/limits.md`, which tests compare with [`table`].
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::works::{PATIENCE, SPARE, WAITING};
 
@@ -22,13 +23,33 @@ pub(super) const HEAD_FIELDS: usize = 100;
 /// How long a connection may take to send a request's head, the first or the next: one that is silent for longer is closed.
 pub(super) const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
-/// The log says at most this often that somebody has too many connections, or that there are too many requests.
-pub(super) const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
 /// A request that takes longer is given up: what it waits for is the database.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client may take none of an answer that is ready.
 pub(super) const SEND_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The log says at most this often that somebody was turned away.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What somebody else can have the log say, which is said once in a while.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Mutex<Option<Instant>>);
+
+impl Complaints {
+    /// Whether it is time for a line.
+    pub(super) fn due(&self) -> bool {
+        self.due_at(Instant::now())
+    }
+
+    fn due_at(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.saturating_duration_since(last) > COMPLAINT_INTERVAL);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
 
 /// The part of `docs/reference/http-api.md` that says so.
 pub fn table() -> String {
@@ -64,4 +85,18 @@ pub fn table() -> String {
     ];
     let rows = rows.map(|(what, bound, beyond)| format!("| {what} | {bound} | {beyond} |\n"));
     format!("| what | at most | beyond it |\n|---|---|---|\n{}", rows.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_one_line_in_a_while() {
+        let complaints = Complaints::default();
+        let start = Instant::now();
+        let said: Vec<u64> =
+            (0..300).filter(|tenth| complaints.due_at(start + Duration::from_millis(100 * tenth))).collect();
+        assert_eq!(said, [0, 101, 202]);
+    }
 }

@@ -1,12 +1,14 @@
 //! Maintenance as callers meet it, and the process's own switch at the admin listener.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::error::ApiError;
@@ -17,6 +19,9 @@ use crate::clock;
 use crate::domain::audit::Origin;
 use crate::maintenance::{LONGEST_REASON, Mode, Purpose};
 use crate::management::maintenance::{begun, ended};
+
+/// How long who switches waits for it to be written down. It may be, later: that isn't known then.
+const RECORD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What ends something is never turned away: maintenance must not keep a stolen credential alive.
 const ENDS: [(Method, &str); 7] = [
@@ -91,12 +96,17 @@ pub(super) async fn switch(
         None => ended("process", &origin),
     };
     app.maintenance.set_here(mode);
-    let recorded = app.audit.record(&event).await;
-    if let Err(error) = &recorded {
-        warn!("maintenance was switched, which couldn't be written down: {error}");
+    // It has switched, so it says so, in the time that an answer may take.
+    let problem = match timeout(RECORD_PATIENCE, app.audit.record(&event)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("it took too long".to_owned()),
+    };
+    if let Some(problem) = &problem {
+        warn!("maintenance was switched, which couldn't be written down: {problem}");
     }
     let mut status = status(&app);
-    status["recorded"] = json!(recorded.is_ok());
+    status["recorded"] = json!(problem.is_none());
     Ok(Json(status))
 }
 

@@ -1,7 +1,6 @@
 //! `/metrics`: on the admin listener for operators; on the public one, where that is set, for whom its guard lets in.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::extract::{Request, State};
@@ -12,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use tracing::warn;
 
+use super::bounds::Complaints;
 use super::error::ApiError;
 use crate::app::App;
 use crate::config::Guard;
@@ -21,8 +21,6 @@ use crate::metrics::{self, gauges};
 const X_METRICS_SECRET: HeaderName = HeaderName::from_static("x-metrics-secret");
 /// `OpenMetrics` 1.0 §"Protocol Negotiation".
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The log says at most this often that somebody was turned away.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// For operators, whom somebody else has let in.
 pub(super) fn route() -> MethodRouter<Arc<App>> {
@@ -31,7 +29,7 @@ pub(super) fn route() -> MethodRouter<Arc<App>> {
 
 /// For whom `guard` lets in.
 pub(super) fn guarded(guard: Guard) -> MethodRouter<Arc<App>> {
-    let door = Arc::new(Door { guard, complained: Mutex::default() });
+    let door = Arc::new(Door { guard, complaints: Complaints::default() });
     get(read).route_layer(middleware::from_fn_with_state(door, check))
 }
 
@@ -43,7 +41,7 @@ async fn read(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError
 
 struct Door {
     guard: Guard,
-    complained: Mutex<Option<Instant>>,
+    complaints: Complaints,
 }
 
 async fn check(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
@@ -55,9 +53,7 @@ async fn check(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
     if let_in {
         return next.run(request).await;
     }
-    let mut complained = door.complained.lock().unwrap_or_else(PoisonError::into_inner);
-    if complained.is_none_or(|time| time.elapsed() > COMPLAINT_INTERVAL) {
-        *complained = Some(Instant::now());
+    if door.complaints.due() {
         warn!(
             ip = ip.map(|ip| ip.to_string()),
             "/metrics was asked by somebody whom METRICS_GUARD doesn't let in"

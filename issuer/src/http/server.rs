@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -29,8 +29,7 @@ use tower_service::Service as _;
 use tracing::warn;
 
 use super::bounds::{
-    COMPLAINT_INTERVAL, DISCARD_PATIENCE, DISCARDED_BYTES, HEAD_BYTES, HEAD_FIELDS, HEAD_PATIENCE,
-    SEND_PATIENCE,
+    Complaints, DISCARD_PATIENCE, DISCARDED_BYTES, HEAD_BYTES, HEAD_FIELDS, HEAD_PATIENCE, SEND_PATIENCE,
 };
 use super::patient::Patient;
 use crate::config::Tls;
@@ -65,7 +64,7 @@ pub async fn serve(
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
     protocol.max_header_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
-    let mut complained: Option<Instant> = None;
+    let complaints = Complaints::default();
     loop {
         let accepted = async {
             // Never closed, so this fails never.
@@ -77,8 +76,7 @@ pub async fn serve(
             _ = stopping.wait_for(|stop| *stop) => break,
         };
         let Some(place) = peers.admit(peer.ip()) else {
-            if complained.is_none_or(|time| time.elapsed() > COMPLAINT_INTERVAL) {
-                complained = Some(Instant::now());
+            if complaints.due() {
                 warn!(peer = %peer.ip(), "a connection was closed: its address has MAX_CONNECTIONS_PER_IP already");
             }
             continue;

@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -16,12 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::bounds::COMPLAINT_INTERVAL;
+use super::bounds::Complaints;
 use super::error::ApiError;
 use super::{is_oauth, oauth, respond};
 use crate::app::App;
 use crate::clients::Clock;
-use crate::{clock, metrics};
+use crate::metrics;
 
 /// One part in so many is added for what takes tokens back.
 pub(super) const SPARE: usize = 8;
@@ -38,8 +38,7 @@ tokio::task_local! {
 pub struct Works {
     max: usize,
     room: Arc<Room>,
-    /// When the log last said that some were turned away, in milliseconds.
-    complained: AtomicU64,
+    complaints: Complaints,
 }
 
 impl Works {
@@ -51,7 +50,7 @@ impl Works {
             waiting: AtomicUsize::default(),
             max_waiting: WAITING.saturating_mul(max),
         };
-        Self { max, room: Arc::new(room), complained: AtomicU64::default() }
+        Self { max, room: Arc::new(room), complaints: Complaints::default() }
     }
 
     /// How many there are.
@@ -67,14 +66,7 @@ impl Works {
 
     fn refuse(&self, oauth: bool) -> Response {
         metrics::turned_away();
-        let (now, complained) = (clock::millis(), self.complained.load(Ordering::Relaxed));
-        let due = now.saturating_sub(complained) > COMPLAINT_INTERVAL.as_millis().try_into().unwrap_or(0);
-        let first = due
-            && self
-                .complained
-                .compare_exchange(complained, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if first {
+        if self.complaints.due() {
             warn!(max = self.max, "requests are turned away: MAX_REQUESTS are in the works already");
         }
         if oauth { oauth::turned_away(&ApiError::Overloaded) } else { ApiError::Overloaded.into_response() }

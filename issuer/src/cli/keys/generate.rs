@@ -4,8 +4,9 @@ use clap::Args;
 use countersign_shared::Algorithm;
 
 use super::report::{KeyBody, Report, called, when};
-use super::{PurposeArgument, algorithm, connect};
+use super::{PurposeArgument, algorithm};
 use crate::cli::Outcome;
+use crate::cli::operator::connect_by;
 use crate::cli::output::Format;
 use crate::config::{self, Sources};
 use crate::domain::signing_key::Purpose;
@@ -42,7 +43,7 @@ pub(super) async fn run(sources: &Sources, options: &Generate) -> Outcome {
         return Err("revocation heads are signed with EdDSA".into());
     }
     let config = config::Keys::from_sources(sources)?;
-    let database = connect(config.plain).await?;
+    let database = connect_by(config.plain).await?;
     let known = signing_keys::known(&database).await?;
     let plan = plan(&known, purpose, options.algorithm);
     let rsa_bits = match &options.bits {

@@ -10,8 +10,9 @@ use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use super::report::{KeyBody, Report, called, when};
-use super::{Failure, algorithm, connect};
+use super::{Failure, algorithm};
 use crate::cli::Outcome;
+use crate::cli::operator::connect_by;
 use crate::cli::output::Format;
 use crate::config::{self, Readers, Secret, Sources, read_secret};
 use crate::domain::signing_key::Purpose;
@@ -77,7 +78,7 @@ pub(super) async fn run(sources: &Sources, options: &Import) -> Outcome {
     };
     let wishes = Wishes { algorithm: options.algorithm, kid: options.kid.as_deref() };
     let imported = read(options, role, wishes)?;
-    let database = connect(config.plain).await?;
+    let database = connect_by(config.plain).await?;
     let report = match role {
         Role::Active => {
             if options.verifies_until.is_some() {

@@ -14,10 +14,10 @@ use clap::{Subcommand, ValueEnum};
 use countersign_shared::Algorithm;
 
 use super::Outcome;
+use super::operator::connect_by;
 use crate::config::{Plain, Sources};
 use crate::domain::signing_key::{KeyRecord, Purpose};
-use crate::storage::{Database, schema, signing_keys};
-use crate::telemetry;
+use crate::storage::signing_keys;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -79,15 +79,8 @@ pub(super) async fn run(sources: &Sources, command: &Command) -> Outcome {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connect(config: Plain) -> Result<Database, Failure> {
-    telemetry::start(config.telemetry);
-    let database = Database::connect(&config.database).await?;
-    schema::require(&database).await?;
-    Ok(database)
-}
-
 async fn records(config: Plain) -> Result<Vec<KeyRecord>, Failure> {
-    Ok(signing_keys::list(&connect(config).await?).await?)
+    Ok(signing_keys::list(&connect_by(config).await?).await?)
 }
 
 /// For clap.

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::connect;
 use super::report::{KeyBody, Report, called, when};
 use crate::cli::Outcome;
+use crate::cli::operator::connect_by;
 use crate::cli::output::Format;
 use crate::config::{self, Sources};
 use crate::domain::signing_key::KeyState;
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Retire {
 
 pub(super) async fn run(sources: &Sources, options: &Retire) -> Outcome {
     let config = config::Keys::from_sources(sources)?;
-    let database = connect(config.plain).await?;
+    let database = connect_by(config.plain).await?;
     let mut change = Change::begin(&database, &config.master_key).await?;
     let now = change.known.now;
     let before = change.known.key(&options.kid).cloned().ok_or(RotationError::NotFound)?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::timeout;
 
-use super::connect;
 use super::report::{KeyBody, Report, called, when};
 use crate::cli::Outcome;
+use crate::cli::operator::connect_by;
 use crate::cli::output::Format;
 use crate::config::{self, Sources};
 use crate::domain::signing_key::{KeyRecord, Purpose};
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(sources: &Sources, options: &Revoke) -> Outcome {
     let config = config::Keys::from_sources(sources)?;
-    let database = connect(config.plain).await?;
+    let database = connect_by(config.plain).await?;
     let known = signing_keys::known(&database).await?;
     let key = known.key(&options.kid).ok_or(RotationError::NotFound)?;
     // An RSA key may take seconds to make: a stolen one is not left in force for so long.

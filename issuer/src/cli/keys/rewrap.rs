@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use super::connect;
 use crate::cli::Outcome;
+use crate::cli::operator::connect_by;
 use crate::config::{self, Sources};
 use crate::keys::{self, Rewrapped};
 use crate::storage::sealed::Row;
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Rewrap {
 
 pub(super) async fn run(sources: &Sources, options: &Rewrap) -> Outcome {
     let config = config::Rewrap::from_sources(sources)?.keys;
-    let database = connect(config.plain).await?;
+    let database = connect_by(config.plain).await?;
     let done = keys::rewrap(&database, &config.master_key).await?;
     if options.json {
         println!(

@@ -4,8 +4,9 @@ use clap::Args;
 use countersign_shared::Algorithm;
 
 use super::report::{KeyBody, Report, called, when};
-use super::{Failure, PurposeArgument, algorithm, connect};
+use super::{Failure, PurposeArgument, algorithm};
 use crate::cli::Outcome;
+use crate::cli::operator::connect_by;
 use crate::cli::output::{self, Format};
 use crate::config::{self, Sources};
 use crate::domain::signing_key::{KeyRecord, Purpose};
@@ -38,7 +39,7 @@ pub(in crate::cli) struct Rotate {
 pub(super) async fn run(sources: &Sources, options: &Rotate) -> Outcome {
     let purpose = Purpose::from(options.purpose);
     let config = config::Keys::from_sources(sources)?;
-    let database = connect(config.plain).await?;
+    let database = connect_by(config.plain).await?;
     let (successor, predecessor, known) = loop {
         let known = signing_keys::known(&database).await?;
         let plan_now = |known: &Known| plan_for(known, purpose, options);

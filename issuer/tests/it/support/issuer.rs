@@ -92,6 +92,19 @@ impl Issuer {
         line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Whether a TCP connection from that local port is this process's, as Linux has it.
+    pub(crate) fn is_connected_from(&self, port: u16) -> bool {
+        let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut sockets = connections.lines().skip(1).filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (_, local) = fields[1].split_once(':')?;
+            (u16::from_str_radix(local, 16) == Ok(port)).then(|| format!("socket:[{}]", fields[9]))
+        });
+        let Ok(files) = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())) else { return false };
+        let open: Vec<_> = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok()).collect();
+        sockets.any(|socket| open.iter().any(|file| file.as_os_str() == &*socket))
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         send_signal(self.child.id(), signal);
     }
