@@ -20,6 +20,8 @@ use crate::publisher;
 use crate::replicas::Replicas;
 use crate::status_lists::StatusLists;
 use crate::storage::{self, Database, StorageError, schema};
+use crate::tokens::known::KnownSignatures;
+use crate::tokens::live::LiveStates;
 use crate::tokens::serials::Serials;
 
 /// The running issuer: made once, shared by all requests.
@@ -40,6 +42,10 @@ pub struct App {
     pub secrets: ServerSecrets,
     /// Lists of revoked tokens for verifiers of other makes.
     pub status_lists: StatusLists,
+    /// Of tokens that were shown before.
+    pub known_signatures: KnownSignatures,
+    /// Whether tokens are alive.
+    pub live_states: LiveStates,
     /// Leased serials.
     pub serials: Serials,
     /// Records of clients, kept in memory.
@@ -87,6 +93,8 @@ impl App {
             issuer_url: config.issuer_url.clone(),
             token_lifetime: config.token_lifetime,
             audit: Audit::start(&database),
+            known_signatures: KnownSignatures::default(),
+            live_states: LiveStates::new(database.clone()),
             database,
             limits: Limits::new(config.limits.clone(), hot.clone()),
             hot,

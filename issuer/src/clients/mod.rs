@@ -119,10 +119,10 @@ impl Clients {
         if let Some((client, tenant)) = self.at_hand(agent) {
             return Ok(Some(Known { client, tenant, remembered: true }));
         }
-        let found = self.record(&self.agents, agent, agent.0, clients::find(database, agent)).await?;
+        let found = self.record(&self.agents, agent, agent.0, || clients::find(database, agent)).await?;
         let Some((client, client_remembered)) = found else { return Ok(None) };
         let id = client.tenant_id;
-        let found = self.record(&self.tenants, id, id.0, clients::find_tenant(database, id)).await?;
+        let found = self.record(&self.tenants, id, id.0, || clients::find_tenant(database, id)).await?;
         Ok(found.map(|(tenant, tenant_remembered)| {
             let remembered = client_remembered || tenant_remembered;
             Known { client, tenant, remembered }
@@ -145,7 +145,7 @@ impl Clients {
         identifier: Option<&str>,
     ) -> Result<Option<Arc<ResourceServer>>, StorageError> {
         let key = (tenant, identifier.map(str::to_owned));
-        let load = clients::find_resource_server(database, tenant, identifier);
+        let load = || clients::find_resource_server(database, tenant, identifier);
         Ok(self.record(&self.resource_servers, key, tenant.0, load).await?.map(|(record, _)| record))
     }
 
@@ -173,19 +173,23 @@ impl Clients {
     }
 
     /// The record, and whether it was remembered.
-    async fn record<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
+    async fn record<
+        K: Hash + Eq + Send + Sync + 'static,
+        T: Send + Sync + 'static,
+        F: Future<Output = Result<Option<T>, StorageError>>,
+    >(
         &self,
         kept: &Cache<K, Kept<T>>,
         key: K,
         subject: Uuid,
-        load: impl Future<Output = Result<Option<T>, StorageError>>,
+        load: impl FnOnce() -> F,
     ) -> Result<Option<(Arc<T>, bool)>, StorageError> {
         // Before anything is read: what changes from here on makes this stamp an old one.
         let stamp = self.generations.stamp(subject);
         if let Some(record) = self.kept(kept, &key, stamp) {
             return Ok(Some((record, true)));
         }
-        let Some(record) = load.await?.map(Arc::new) else { return Ok(None) };
+        let Some(record) = Box::pin(load()).await?.map(Arc::new) else { return Ok(None) };
         if self.is_current() {
             kept.insert(key, Kept { record: record.clone(), stamp });
         }
@@ -302,7 +306,7 @@ mod tests {
     async fn twice(clients: &Clients, between: impl FnOnce()) -> u32 {
         let kept: Cache<u8, Kept<u32>> = Cache::new(10);
         let find = async |value| {
-            let load = async { Ok(Some(value)) };
+            let load = async || Ok(Some(value));
             *clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0
         };
         assert_eq!(find(1).await, 1);
@@ -327,14 +331,14 @@ mod tests {
         let clients = Clients::default();
         clients.renew(Instant::now());
         let kept: Cache<u8, Kept<u32>> = Cache::new(10);
-        let load = async {
+        let load = async || {
             clients.agent_changed(AgentId(Uuid::nil()));
             Ok(Some(1))
         };
         assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0, 1);
-        let load = async { Ok(Some(2)) };
+        let load = async || Ok(Some(2));
         assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0, 2);
-        let load = async { Ok(Some(3)) };
+        let load = async || Ok(Some(3));
         assert_eq!(*clients.record(&kept, 1, Uuid::nil(), load).await.unwrap().unwrap().0, 2);
     }
 
@@ -343,8 +347,8 @@ mod tests {
         let clients = Clients::default();
         clients.renew(Instant::now());
         let kept: Cache<u8, Kept<u32>> = Cache::new(10);
-        assert!(clients.record(&kept, 1, Uuid::nil(), async { Ok(None) }).await.unwrap().is_none());
-        assert!(clients.record(&kept, 1, Uuid::nil(), async { Ok(Some(2)) }).await.unwrap().is_some());
+        assert!(clients.record(&kept, 1, Uuid::nil(), async || Ok(None)).await.unwrap().is_none());
+        assert!(clients.record(&kept, 1, Uuid::nil(), async || Ok(Some(2))).await.unwrap().is_some());
     }
 
     #[test]

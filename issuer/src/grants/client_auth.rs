@@ -154,6 +154,19 @@ pub async fn authenticate(
         app.uses.note(client.tenant_id, authenticated.credential, now);
         return Ok(authenticated);
     }
+    Box::pin(authenticate_in_turn(app, claim, named, presented, endpoint, origin, now)).await
+}
+
+/// As [`authenticate`], with the limits asked before the proof is looked at.
+async fn authenticate_in_turn(
+    app: &App,
+    claim: Result<Claim<'_>, Refused>,
+    named: Option<AgentId>,
+    presented: &Presented,
+    endpoint: Endpoint,
+    origin: &Origin,
+    now: UnixTime,
+) -> Result<Authenticated, OauthError> {
     // Who is locked out isn't looked at.
     let attempt = app.limits.before_authentication(named, origin).instrument(step!("limits")).await?;
     let outcome = match claim {

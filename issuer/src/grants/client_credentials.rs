@@ -42,6 +42,9 @@ pub struct Issued {
 
 /// Issues a token to who presents a client's credentials. With its records in memory the database is asked for one thing: to take the audit row, which
 /// it shares with whoever else is issued a token at that moment.
+///
+/// What seldom happens on the way (a look into the database, a refusal) is in boxes of its own, here and in what is called: else every request would carry
+/// room for it, of some kilobytes, through each of the layers around it.
 pub async fn issue(
     app: &App,
     presented: &Presented,
@@ -50,7 +53,7 @@ pub async fn issue(
 ) -> Result<Issued, OauthError> {
     let mut authenticated = client_auth::authenticate(app, presented, Endpoint::Token, origin).await?;
     if mint::wait_out(authenticated.not_before, authenticated.at).await? {
-        authenticated = client_auth::look_again(app, &authenticated, origin).await?;
+        authenticated = Box::pin(client_auth::look_again(app, &authenticated, origin)).await?;
     }
     let issued = issue_to(app, &authenticated, &request, origin).await;
     if let Err(error) = &issued
@@ -63,7 +66,7 @@ pub async fn issue(
             .with(json!({ "reason": code, "asked": asked, "credential_id": authenticated.credential }));
         let Client { agent_id, tenant_id, .. } = *authenticated.client;
         let event = Event { tenant: Some(tenant_id), actor: Some(agent_id), ..event };
-        app.failures.record(&app.audit, Concerns::Known, event).await?;
+        Box::pin(app.failures.record(&app.audit, Concerns::Known, event)).await?;
     }
     issued
 }

@@ -1,9 +1,8 @@
 //! Limits as clients see them: headers on every answer of a limited endpoint, and refusals.
 
-use axum::Json;
 use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use countersign_shared::{AgentId, TenantId};
@@ -13,11 +12,12 @@ use time::format_description::well_known::Rfc3339;
 use super::catalogue::Code;
 use super::error::ApiError;
 use super::is_oauth;
-use super::oauth::{OauthFailure, described};
+use super::oauth::{self, OauthFailure};
 use crate::app::App;
 use crate::clock;
 use crate::domain::audit::{Action, Event, Origin};
 use crate::domain::limit::{Endpoint, Standing};
+use crate::domain::redaction::redacted;
 use crate::failures::Concerns;
 use crate::grants::OauthError;
 use crate::limits::{Limited, RateLimited, meter};
@@ -32,16 +32,16 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Counts a request by where it comes from, before anything is done for it, and tells how it stands with the limits that it met.
+/// Counts a request by where it comes from, before anything is done for it (at OAuth's endpoints: before anything but reading it), and tells how it stands
+/// with the limits that it met.
 pub(super) async fn count(app: &App, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let Some(endpoint) = endpoint(path).filter(|_| request.method() != Method::OPTIONS) else {
         return next.run(request).await;
     };
     let oauth = is_oauth(path);
-    // Ids and all: a path that a route matched holds no more than that.
-    let asked = format!("{} {}", request.method(), path.chars().take(256).collect::<String>());
     let changing = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
     let address = origin.client_ip.map(|ip| app.limits.of_address(ip));
     let answering = async {
@@ -60,7 +60,8 @@ pub(super) async fn count(app: &App, request: Request, next: Next) -> Response {
     tell(response.headers_mut(), &metered.standings);
     if let (Some(caller), Some(code)) = (metered.caller, response.extensions().get::<Code>())
         && is_attempt(changing, response.status())
-        && let Err(error) = write_down(app, caller, &asked, code.as_str(), &origin).await
+        && let Err(error) =
+            Box::pin(write_down(app, caller, &attempted(&method, &uri), code.as_str(), &origin)).await
     {
         return ApiError::from(error).into_response(); // what can't be written down isn't answered
     }
@@ -73,6 +74,12 @@ fn is_attempt(changing: bool, status: StatusCode) -> bool {
     let of_state =
         matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED);
     status == StatusCode::FORBIDDEN || changing && of_state
+}
+
+/// What was asked, by method and path, ids and all; what was a secret in the wrong place is not.
+fn attempted(method: &Method, uri: &Uri) -> String {
+    let path: Vec<_> = uri.path().split('/').map(redacted).collect();
+    format!("{method} {}", path.join("/").chars().take(256).collect::<String>())
 }
 
 /// What was refused to whom: their administrators want to know who tries what.
@@ -147,15 +154,24 @@ pub(super) fn refusal(limited: &Limited) -> Response {
             (Code::FreeTierLimitExceeded, "access_denied", details, None)
         }
     };
-    let body = json!({
-        "error": word,
-        "error_description": described(&limited.to_string()),
-        "code": code.as_str(),
-        "details": details,
-    });
-    let mut response = (code.status(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response();
+    let mut response = oauth::coded(word, code, &limited.to_string(), &details);
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_attempted_is_named_without_secrets() {
+        let asked = |path: &str| attempted(&Method::DELETE, &path.parse().unwrap());
+        let plain = "/api/v1/agents/9b83f8ea-1ad4-42d0-9bba-cdd6f3faeda3";
+        assert_eq!(asked(plain), format!("DELETE {plain}"));
+        let secret = asked("/api/v1/agents/csk_hqau5m2kq7x3vqdi3rnigmz3f5b/suspend");
+        assert!(!secret.contains("csk_") && secret.ends_with("/suspend"), "{secret}");
+        assert_eq!(asked(&format!("/api/{}", "a".repeat(300))).len(), "DELETE ".len() + 256);
+    }
 }

@@ -8,12 +8,12 @@ use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTI
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use super::body::{self, BodyError};
 use super::bounds::BODY_BYTES;
-use super::catalogue::OauthCode;
+use super::catalogue::{Code, OauthCode};
 use super::error::{Answer, ApiError, RETRY_AFTER_SECONDS};
 use super::limits;
 use crate::config::Secret;
@@ -182,15 +182,20 @@ impl IntoResponse for OauthFailure {
 /// What a client gets that is turned away before anything was looked at: the error in OAuth's form, with the code from the catalogue.
 pub(super) fn turned_away(error: &ApiError) -> Response {
     let Answer { code, message, details, retry_after, .. } = error.answer();
+    let mut response = coded(OauthCode::TemporarilyUnavailable.as_str(), code, &message, &details);
+    response.headers_mut().insert(RETRY_AFTER, retry_after.map_or(RETRY_AFTER_SECONDS, HeaderValue::from));
+    response
+}
+
+/// An error in OAuth's form, `word`, that has a code in the catalogue, too.
+pub(super) fn coded(word: &str, code: Code, description: &str, details: &Value) -> Response {
     let body = json!({
-        "error": OauthCode::TemporarilyUnavailable.as_str(),
-        "error_description": described(&message),
+        "error": word,
+        "error_description": described(description),
         "code": code.as_str(),
         "details": details,
     });
-    let mut response = (code.status(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response();
-    response.headers_mut().insert(RETRY_AFTER, retry_after.map_or(RETRY_AFTER_SECONDS, HeaderValue::from));
-    response
+    (code.status(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 /// An error response (RFC 6749 §5.2); of `description` what the RFC's alphabet allows.
@@ -200,7 +205,7 @@ pub(super) fn problem(code: OauthCode, description: &str) -> Response {
 }
 
 /// What the RFC's alphabet allows of `text`; of what the caller sent by mistake no secret, for clients log what they are answered.
-pub(super) fn described(text: &str) -> String {
+fn described(text: &str) -> String {
     let allowed = |character: &char| matches!(character, ' '..='!' | '#'..='[' | ']'..='~');
     redacted(text).chars().filter(allowed).collect()
 }

@@ -174,7 +174,7 @@ impl Ring {
 
     /// The keys as they are, which at most [`LEASE`] ago was seen for certain.
     pub async fn fresh(&self) -> Result<Arc<Keys>, KeyError> {
-        if self.is_fresh() { Ok(self.current()) } else { self.refresh(Instant::now()).await }
+        if self.is_fresh() { Ok(self.current()) } else { Box::pin(self.refresh(Instant::now())).await }
     }
 
     /// What signs now: a token whose resource server asks for `algorithm`, or without it what isn't for any one of them.

@@ -116,37 +116,10 @@ impl Quotas {
         month: Month,
     ) -> Result<Unit, QuotaError> {
         let stock = self.stock(tenant, month, quota);
-        if let Some(unit) = stock.take(month, quota) {
-            return Ok(unit);
+        match stock.take(month, quota) {
+            Some(unit) => Ok(unit),
+            None => Box::pin(take_anew(&stock, database, tenant, quota, month)).await,
         }
-        let _fetching = stock.fetching.lock().await;
-        if let Some(unit) = stock.take(month, quota) {
-            return Ok(unit);
-        }
-        let used_up = |used| {
-            let resets_at = month.ends_at();
-            QuotaError::UsedUp(QuotaUsedUp { quota, used, resets_at })
-        };
-        if let Some((old, left)) = stock.turn_over(month, quota)
-            && left > 0
-        {
-            limits::give_back(database, tenant, old, left).await?;
-        }
-        if let Some(used) = stock.known_as_used_up() {
-            return Err(used_up(used));
-        }
-        if let Some(unit) = stock.fetch(database, tenant, quota, month).await? {
-            return Ok(unit);
-        }
-        // Others may hold some of what is granted. They give it back when asked.
-        limits::recall(database, tenant).await?;
-        tokio::time::sleep(RECALL).await;
-        if let Some(unit) = stock.fetch(database, tenant, quota, month).await? {
-            return Ok(unit);
-        }
-        let used = limits::granted(database, tenant, month).await?;
-        stock.held().used_up = Some((Instant::now(), used));
-        Err(used_up(used))
     }
 
     fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Arc<Stock>>> {
@@ -194,6 +167,44 @@ impl Quotas {
             give_back_from(&stock, database, tenant).await;
         }
     }
+}
+
+/// As [`Quotas::take`], where nothing is in stock.
+async fn take_anew(
+    stock: &Arc<Stock>,
+    database: &Database,
+    tenant: TenantId,
+    quota: u64,
+    month: Month,
+) -> Result<Unit, QuotaError> {
+    let _fetching = stock.fetching.lock().await;
+    if let Some(unit) = stock.take(month, quota) {
+        return Ok(unit);
+    }
+    let used_up = |used| {
+        let resets_at = month.ends_at();
+        QuotaError::UsedUp(QuotaUsedUp { quota, used, resets_at })
+    };
+    if let Some((old, left)) = stock.turn_over(month, quota)
+        && left > 0
+    {
+        limits::give_back(database, tenant, old, left).await?;
+    }
+    if let Some(used) = stock.known_as_used_up() {
+        return Err(used_up(used));
+    }
+    if let Some(unit) = stock.fetch(database, tenant, quota, month).await? {
+        return Ok(unit);
+    }
+    // Others may hold some of what is granted. They give it back when asked.
+    limits::recall(database, tenant).await?;
+    tokio::time::sleep(RECALL).await;
+    if let Some(unit) = stock.fetch(database, tenant, quota, month).await? {
+        return Ok(unit);
+    }
+    let used = limits::granted(database, tenant, month).await?;
+    stock.held().used_up = Some((Instant::now(), used));
+    Err(used_up(used))
 }
 
 async fn give_back_from(stock: &Stock, database: &Database, tenant: TenantId) {

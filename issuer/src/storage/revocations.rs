@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 
 use countersign_shared::verify::Revocation;
-use countersign_shared::{AgentId, Claims, Coordinate, Jti, Shard, TenantId};
+use countersign_shared::{AgentId, Claims, Coordinate, CredentialId, Jti, Shard, TenantId, UnixTime};
 use sqlx::postgres::PgConnection;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{Database, StorageError, Transaction, outbox};
 use crate::domain::limit::TenantRates;
+use crate::traces::step;
 
 /// Revokes `jtis`, in ascending order and each once, and queues those that weren't revoked before for publication, in one statement; they are
 /// what is returned. The publisher is woken when the transaction commits.
@@ -63,47 +65,86 @@ pub struct LiveState {
     pub rates: TenantRates,
 }
 
-/// Looks up the state of the token with these claims.
-pub async fn live_state(database: &Database, claims: &Claims) -> Result<LiveState, StorageError> {
-    let row = sqlx::query!(
-        r#"select exists (select from revocations where jti = $1) as "revoked!",
-                  exists (
-                      select from not_before_rules r
-                      join (values (0::smallint, ''::bytea), (1, $5), (2, $6), (3, $7), (4, $8)) as of (level, subject) using (level, subject)
-                      where r.not_before >= $9
-                  ) as "superseded!",
-                  exists (select from tenants where tenant_id = $4 and is_platform) as "tenant_is_platform!",
-                  (select requests_per_minute from tenants where tenant_id = $4) as requests_per_minute,
-                  (select client_requests_per_minute from tenants where tenant_id = $4) as client_requests_per_minute,
-                  exists (
-                      select from credentials c join agents a using (tenant_id, agent_id) join tenants t using (tenant_id)
-                      where credential_id = $2 and agent_id = $3 and tenant_id = $4
-                      and c.status = 'active' and a.status = 'active' and t.status = 'active'
-                  ) as "holders_active!""#,
-        claims.jti.as_uuid(),
-        claims.credential.0,
-        claims.subject.0,
-        claims.tenant.0,
-        claims.tenant.0.as_bytes().as_slice(),
-        claims.subject.0.as_bytes().as_slice(),
-        claims.credential.0.as_bytes().as_slice(),
-        claims.key_id.as_bytes(),
-        claims.issued_at.0,
+/// What it takes to look up a token's state.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    jti: Jti,
+    credential: CredentialId,
+    agent: AgentId,
+    tenant: TenantId,
+    kid: String,
+    issued_at: UnixTime,
+}
+
+impl From<&Claims> for Subject {
+    fn from(claims: &Claims) -> Self {
+        Self {
+            jti: claims.jti,
+            credential: claims.credential,
+            agent: claims.subject,
+            tenant: claims.tenant,
+            kid: claims.key_id.clone(),
+            issued_at: claims.issued_at,
+        }
+    }
+}
+
+/// Looks up the states of tokens, in their order.
+pub async fn live_states(database: &Database, tokens: &[Subject]) -> Result<Vec<LiveState>, StorageError> {
+    fn column<T>(tokens: &[Subject], of: impl Fn(&Subject) -> T) -> Vec<T> {
+        tokens.iter().map(of).collect()
+    }
+    // Row by row and by primary keys, whatever the planner thinks of the tables' sizes: `offset 0` and scalar subqueries keep it from reading all of one.
+    let rows = sqlx::query!(
+        r#"select (select true from revocations r where r.jti = token.jti) is not null as "revoked!",
+                  coalesce(greatest(
+                      (select r.not_before from not_before_rules r where r.level = 0 and r.subject = ''),
+                      (select r.not_before from not_before_rules r where r.level = 1 and r.subject = uuid_send(token.tenant_id)),
+                      (select r.not_before from not_before_rules r where r.level = 2 and r.subject = uuid_send(token.agent_id)),
+                      (select r.not_before from not_before_rules r where r.level = 3 and r.subject = uuid_send(token.credential_id)),
+                      (select r.not_before from not_before_rules r where r.level = 4 and r.subject = token.kid)
+                  ) >= token.issued_at, false) as "superseded!",
+                  coalesce(tenant.is_platform, false) as "tenant_is_platform!",
+                  tenant.requests_per_minute as "requests_per_minute?",
+                  tenant.client_requests_per_minute as "client_requests_per_minute?",
+                  coalesce(tenant.status = 'active', false)
+                      and coalesce((select a.status = 'active' from agents a where a.tenant_id = token.tenant_id and a.agent_id = token.agent_id), false)
+                      and coalesce((
+                          select c.status = 'active' from credentials c
+                          where c.tenant_id = token.tenant_id and c.agent_id = token.agent_id and c.credential_id = token.credential_id
+                      ), false) as "holders_active!"
+           from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $6::bigint[]) with ordinality
+                as token (jti, credential_id, agent_id, tenant_id, kid, issued_at, place)
+           left join lateral (
+               select t.is_platform, t.status, t.requests_per_minute, t.client_requests_per_minute
+               from tenants t where t.tenant_id = token.tenant_id offset 0
+           ) tenant on true
+           order by place"#,
+        &column(tokens, |token| token.jti.as_uuid()),
+        &column(tokens, |token| token.credential.0),
+        &column(tokens, |token| token.agent.0),
+        &column(tokens, |token| token.tenant.0),
+        &column(tokens, |token| token.kid.as_bytes().to_vec()),
+        &column(tokens, |token| token.issued_at.0),
     )
-    .fetch_one(&database.installation)
+    .fetch_all(&database.installation)
+    .instrument(step!("database statement", what = "tokens' states"))
     .await?;
-    let verdict = if row.revoked {
-        Revocation::Revoked
-    } else if row.superseded || !row.holders_active {
-        Revocation::Superseded
-    } else {
-        Revocation::Clear
-    };
-    let rates = TenantRates {
-        tenant: row.requests_per_minute.map(i32::cast_unsigned),
-        client: row.client_requests_per_minute.map(i32::cast_unsigned),
-    };
-    Ok(LiveState { verdict, tenant_is_platform: row.tenant_is_platform, rates })
+    let states = rows.into_iter().map(|row| {
+        let verdict = if row.revoked {
+            Revocation::Revoked
+        } else if row.superseded || !row.holders_active {
+            Revocation::Superseded
+        } else {
+            Revocation::Clear
+        };
+        let rates = TenantRates {
+            tenant: row.requests_per_minute.map(i32::cast_unsigned),
+            client: row.client_requests_per_minute.map(i32::cast_unsigned),
+        };
+        LiveState { verdict, tenant_is_platform: row.tenant_is_platform, rates }
+    });
+    Ok(states.collect())
 }
 
 /// Whether `agent` is what one of these resource servers of its tenant authenticates as.

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::keys::check_signature;
 use crate::metrics;
 use crate::storage::StorageError;
-use crate::storage::revocations::{LiveState, live_state};
+use crate::storage::revocations::LiveState;
 
 /// For whom a token must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,9 @@ fn check_signature_of(app: &App, token: &str, policy: &Policy) -> Result<(Prepar
     let token = token.as_bytes();
     let prepared = prepare(token, keys, policy)?;
     let key = &keys.keys()[prepared.key_index()];
-    let signature = check_signature(key, prepared.signing_input(token), prepared.signature());
+    let signature = app
+        .known_signatures
+        .check(key, token, || check_signature(key, prepared.signing_input(token), prepared.signature()));
     Ok((prepared, signature))
 }
 
@@ -83,7 +85,8 @@ pub fn to_be_revoked(app: &App, token: &str) -> Result<Claims, Refusal> {
     prepared.signed_claims(signature, &policy)
 }
 
-/// Whether `token` holds, all considered, and what the database says of it. A mark in the hot state is enough to refuse it; to accept it takes the database.
+/// Whether `token` holds, all considered, and what the database says of it. To accept it takes the database; to refuse it,
+/// where that is away, a mark in the hot state is enough.
 pub async fn verify(
     app: &App,
     token: &str,
@@ -102,11 +105,15 @@ async fn look_at(
     audience: Audience,
 ) -> Result<(VerifiedToken, LiveState), CheckError> {
     let authentic = authenticate(app, token, audience)?;
-    let claims = authentic.claims().clone();
-    if app.hot.is_revoked(claims.jti).await == Some(true) {
-        return Err(CheckError::Ended(Refusal::Revoked, Box::new(claims)));
-    }
-    let state = live_state(&app.database, &claims).await?;
+    let claims = authentic.claims();
+    let state = match app.live_states.of(claims.into()).await {
+        Ok(state) => state,
+        Err(_) if app.hot.is_revoked(claims.jti).await == Some(true) => {
+            return Err(CheckError::Ended(Refusal::Revoked, Box::new(claims.clone())));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let claims = claims.clone();
     match authentic.against(&state) {
         Ok(token) => Ok((token, state)),
         Err(refusal) => Err(CheckError::Ended(refusal, Box::new(claims))),

@@ -36,7 +36,8 @@ impl Serials {
         let stock = self.stock(shard, now);
         let mut stock = stock.lock().await;
         if stock.is_empty() {
-            let first = serials::lease(database, shard, LEASE as u64).await?.ok_or(SerialError::Exhausted)?;
+            let leased = Box::pin(serials::lease(database, shard, LEASE as u64)).await?;
+            let first = leased.ok_or(SerialError::Exhausted)?;
             *stock = shuffled(first)?;
         }
         let serial = stock.pop().and_then(Serial::new).ok_or(SerialError::Exhausted)?;

@@ -85,11 +85,12 @@ export async function measureCliffs(bench, ours, { idleConnections, seconds }) {
 
 /** @param {import("./figures.mjs").Figures} figures */
 function note(figures, work, before, seen) {
-  figures.add(work, "bystander's p99, beside / alone", "×", seen.p99 / before.p99);
-  figures.add(work, "bystander's p50", "ms", seen.p50);
-  figures.add(work, "bystander's p99", "ms", seen.p99);
-  figures.add(work, "bystander's p50, alone", "ms", before.p50);
-  figures.add(work, "bystander's p99, alone", "ms", before.p99);
+  // A bystander who was turned away every time has waited for nothing: there is no such figure then.
+  const ratio = seen.p99 / before.p99;
+  for (const [metric, unit, value] of /** @type {[string, string, number][]} */ ([
+    ["bystander's p99, beside / alone", "×", ratio], ["bystander's p50", "ms", seen.p50], ["bystander's p99", "ms", seen.p99],
+    ["bystander's p50, alone", "ms", before.p50], ["bystander's p99, alone", "ms", before.p99],
+  ])) if (Number.isFinite(value)) figures.add(work, metric, unit, value);
   figures.add(work, "bystander refused", "%", (100 * seen.refused) / seen.count);
   if (seen.refused > 0) figures.notes.push(`${work}: the bystander was answered ${JSON.stringify(seen.statuses)}`);
 }
@@ -114,9 +115,8 @@ async function watch({ url, clients, seconds }) {
     agent.destroy();
   }
   times.sort((a, b) => a - b);
-  // Turned away every time: as far as this bystander is concerned an answer never came.
-  if (times.length === 0) times.push(Infinity);
-  return { count, statuses, refused: count - times.filter(Number.isFinite).length, p50: quantile(times, 0.5), p99: quantile(times, 0.99) };
+  const [p50, p99] = [0.5, 0.99].map((part) => (times.length > 0 ? quantile(times, part) : NaN));
+  return { count, statuses, refused: count - times.length, p50, p99 };
 }
 
 /** A tenant with few requests a minute, and its clients. */

@@ -5,7 +5,7 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { task } from "../../output.mjs";
-import { cpuOf } from "./contestants.mjs";
+import { askAll, cpuOf } from "./contestants.mjs";
 import { load, writeRequests } from "./wrk.mjs";
 
 /** Between loads: what one left to be done, the sealing of its audit rows say, isn't the next one's. */
@@ -90,6 +90,8 @@ export async function runRounds(bench, { names, label, connections, suffix = "",
           // Who is asked by fewer connections anyway isn't asked by others.
           if (!work || (suffix !== "" && work.connections !== undefined)) continue;
           progress(`${round === 0 ? "warm-up" : round}, ${name}, ${contestant.name}`);
+          // Each client once, so that what is kept of clients in memory is there: what is measured is not the first token of their lives.
+          if (round === 0 && !work.once && work.expected === 200) await askAll(contestant.url, await work.requests(bench.once), { expected: 200, pick: () => undefined });
           const outcome = await measure(bench, contestant, work, { connections, seconds: round === 0 ? 1 : seconds, idle: idle.get(contestant.name) });
           if (round === 0) continue;
           note(figures, `${name}${suffix}`, contestant, outcome);

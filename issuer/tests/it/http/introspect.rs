@@ -104,6 +104,42 @@ async fn live_state_counts() {
     }
 }
 
+/// Those who ask at once are looked up together: to each its own answer.
+#[tokio::test]
+async fn of_many_at_once_each_gets_its_own_answer() {
+    let issuer = Issuer::start().await;
+    let (living, suspended) = (issuer.new_client(&[]).await, issuer.new_client(&[]).await);
+    let mut tokens = Vec::new();
+    for _ in 0..4 {
+        let (good, revoked) = (issuer.token(&living).await, issuer.token(&living).await);
+        let about = [("token", revoked.as_str())];
+        assert_eq!(issuer.oauth("revoke", &living, &about).await.status(), 200);
+        tokens.extend([(good, true), (revoked, false), (issuer.token(&suspended).await, false)]);
+    }
+    let change = format!("update agents set status = 'suspended' where agent_id = '{}'", suspended.id);
+    issuer.database.execute(&change).await;
+    for round in 0..5 {
+        let asked = tokens.iter().cycle().take(120).map(async |(token, active)| {
+            assert_eq!(issuer.is_active(&issuer.administrator, token).await, *active, "{round}");
+        });
+        futures_util::future::join_all(asked).await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_database_only_what_is_known_to_be_revoked_is_inactive() {
+    let issuer = Issuer::start().await;
+    let client = issuer.new_client(&[]).await;
+    let (good, revoked) = (issuer.token(&client).await, issuer.token(&client).await);
+    assert_eq!(issuer.oauth("revoke", &client, &[("token", &revoked)]).await.status(), 200);
+    issuer.database.execute("alter table revocations rename column jti to id").await;
+    assert!(!issuer.is_active(&client, &revoked).await);
+    let response = issuer.oauth("introspect", &client, &[("token", &good)]).await;
+    assert_eq!(oauth_error(response).await, (500, "server_error".into()));
+    issuer.database.execute("alter table revocations rename column id to jti").await;
+    assert!(issuer.is_active(&client, &good).await);
+}
+
 #[tokio::test]
 async fn refuses_strangers_and_requests_without_token() {
     let issuer = Issuer::start().await;
