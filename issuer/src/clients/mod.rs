@@ -82,8 +82,10 @@ pub struct Known {
     pub client: Arc<Client>,
     /// Its tenant.
     pub tenant: Arc<Tenant>,
-    /// Whether one of them was in memory: it may be a second old. What was just read from the database isn't.
-    pub remembered: bool,
+    /// Whether the client was in memory, and so may be a second old. What was just read from the database isn't.
+    pub is_client_remembered: bool,
+    /// The same of its tenant.
+    pub is_tenant_remembered: bool,
 }
 
 /// A record, and what the counters were before it was read.
@@ -117,15 +119,22 @@ impl Clients {
     /// The client `agent`, with its live credentials, and its tenant.
     pub async fn known(&self, database: &Database, agent: AgentId) -> Result<Option<Known>, StorageError> {
         if let Some((client, tenant)) = self.at_hand(agent) {
-            return Ok(Some(Known { client, tenant, remembered: true }));
+            return Ok(Some(Known {
+                client,
+                tenant,
+                is_client_remembered: true,
+                is_tenant_remembered: true,
+            }));
         }
         let found = self.record(&self.agents, agent, agent.0, || clients::find(database, agent)).await?;
-        let Some((client, client_remembered)) = found else { return Ok(None) };
+        let Some((client, is_client_remembered)) = found else { return Ok(None) };
         let id = client.tenant_id;
         let found = self.record(&self.tenants, id, id.0, || clients::find_tenant(database, id)).await?;
-        Ok(found.map(|(tenant, tenant_remembered)| {
-            let remembered = client_remembered || tenant_remembered;
-            Known { client, tenant, remembered }
+        Ok(found.map(|(tenant, is_tenant_remembered)| Known {
+            client,
+            tenant,
+            is_client_remembered,
+            is_tenant_remembered,
         }))
     }
 
@@ -149,27 +158,31 @@ impl Clients {
         Ok(self.record(&self.resource_servers, key, tenant.0, load).await?.map(|(record, _)| record))
     }
 
-    /// The two as the database has them now, where that is something else than is known here; nothing where it is the same, or one of them is gone.
+    /// The two as the database has them now, where that is something else than is remembered here; nothing where it is the same, or one of them is gone.
     ///
     /// What changed is heard a moment later than it was committed, and meanwhile nobody is to be refused who may.
     pub async fn news_of(
         &self,
         database: &Database,
-        client: &Client,
-        tenant: &Tenant,
+        known: &Known,
     ) -> Result<Option<(Arc<Client>, Arc<Tenant>)>, StorageError> {
-        let (agent_id, tenant_id) = (client.agent_id, tenant.tenant_id);
-        let now =
-            clients::find(database, agent_id).await?.zip(clients::find_tenant(database, tenant_id).await?);
-        let Some((client_now, tenant_now)) = now else { return Ok(None) };
-        let (other_client, other_tenant) = (client_now != *client, tenant_now != *tenant);
-        if other_client {
-            self.agent_changed(agent_id);
+        let (mut client, mut tenant) = (known.client.clone(), known.tenant.clone());
+        if known.is_client_remembered {
+            let Some(now) = clients::find(database, client.agent_id).await? else { return Ok(None) };
+            if now != *client {
+                self.agent_changed(now.agent_id);
+                client = Arc::new(now);
+            }
         }
-        if other_tenant {
-            self.tenant_changed(tenant_id);
+        if known.is_tenant_remembered {
+            let Some(now) = clients::find_tenant(database, tenant.tenant_id).await? else { return Ok(None) };
+            if now != *tenant {
+                self.tenant_changed(now.tenant_id);
+                tenant = Arc::new(now);
+            }
         }
-        Ok((other_client || other_tenant).then(|| (Arc::new(client_now), Arc::new(tenant_now))))
+        let same = Arc::ptr_eq(&client, &known.client) && Arc::ptr_eq(&tenant, &known.tenant);
+        Ok((!same).then_some((client, tenant)))
     }
 
     /// The record, and whether it was remembered.

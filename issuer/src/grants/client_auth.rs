@@ -281,14 +281,14 @@ async fn prove(
         Failure::Refused(Refused { reason, concerns: Concerns::Nobody, claimed })
     };
     let known = app.clients.known(&app.database, claim.client).instrument(step!("client look-up")).await?;
-    let Known { client, tenant, remembered } = known.ok_or_else(unknown)?;
-    let outcome = hold_against(app, claim, client.clone(), tenant.clone(), endpoint, now).await;
+    let known = known.ok_or_else(unknown)?;
+    let outcome = hold_against(app, claim, known.client.clone(), known.tenant.clone(), endpoint, now).await;
     let refused = match outcome {
-        Err(Failure::Refused(refused)) if remembered => refused,
+        Err(Failure::Refused(refused)) => refused,
         outcome => return outcome,
     };
     // Who got a credential a moment ago, or may act again, isn't refused for what isn't true any more.
-    match app.clients.news_of(&app.database, &client, &tenant).await {
+    match app.clients.news_of(&app.database, &known).await {
         Ok(Some((client, tenant))) => {
             let claim = Claim::read(presented).map_err(Failure::Refused)?;
             hold_against(app, claim, client, tenant, endpoint, now).await

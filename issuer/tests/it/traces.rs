@@ -138,6 +138,12 @@ async fn what_a_token_request_does_is_in_spans_below_it_whatever_the_level_of_th
         request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-{flags}")).send()
     };
     assert_eq!(ask("01", TRACE).await.unwrap().status(), StatusCode::OK);
+    // Who is refused by what was just read isn't looked up once more.
+    let (other, refused) = (issuer.new_client(&[]).await, TRACE.replace('4', "6"));
+    let wrong = issuer.http.post(format!("{}/oauth2/v1/token", issuer.url));
+    let wrong = wrong.form(&[("grant_type", "client_credentials")]).basic_auth(&other.id, Some("wrong"));
+    let wrong = wrong.header("traceparent", format!("00-{refused}-00f067aa0ba902b7-01"));
+    assert_eq!(wrong.send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     let unrecorded = TRACE.replace('4', "5");
     assert_eq!(ask("00", &unrecorded).await.unwrap().status(), StatusCode::OK);
     eventually("heads are pushed", 10, async || (edge.parents().len() > 1).then_some(())).await;
@@ -176,6 +182,13 @@ async fn what_a_token_request_does_is_in_spans_below_it_whatever_the_level_of_th
         named("database statement").iter().map(|span| attribute(span, "countersign.what")).collect();
     assert!(statements.contains(&text("client")), "{statements:?}");
     assert!(spans.iter().all(|span| hex(&span.trace_id) != unrecorded), "nobody asked for that one");
+    let read: Vec<_> = spans
+        .iter()
+        .filter(|span| hex(&span.trace_id) == refused && span.name == "database statement")
+        .map(|span| attribute(span, "countersign.what"))
+        .collect();
+    let times = |what: &str| read.iter().filter(|read| **read == text(what)).count();
+    assert_eq!((times("client"), times("tenant") <= 1), (1, true), "{read:?}");
 
     // A push is a trace of its own, which the edge is told.
     let pushes: Vec<&Span> = spans.iter().filter(|span| span.name == "push").collect();
