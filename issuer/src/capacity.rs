@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::audit::writer;
+use crate::audit::{MAX_EXPORTS, writer};
 use crate::clients::{LEASE, MAX_CLIENTS, MAX_RESOURCE_SERVERS, MAX_TENANTS, uses};
 use crate::config::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_IP, MAX_REQUESTS, POOL_SIZE, STARTUP_SECONDS};
 use crate::grants::imported;
@@ -13,6 +13,7 @@ use crate::storage::{
     ACQUIRE_TIMEOUT, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, audit, changes, idempotency, jobs,
     not_before, outbox, signing_keys, status_lists,
 };
+use crate::tokens::{known, live};
 use crate::{hot, http, limits};
 
 /// Connections that an issuer has beside its pools, of each who does this: hears changes, rotates keys, publishes, reads all that was published when it begins,
@@ -110,6 +111,7 @@ fn waits() -> String {
 
 fn queues() -> String {
     let (of_one, of_all) = imported::PLACES;
+    let (exports_of_one, exports_of_all) = MAX_EXPORTS;
     table(
         "kept or waiting",
         "at most",
@@ -117,14 +119,27 @@ fn queues() -> String {
         &[
             ("audit events that wait to be written", writer::WAITING.to_string(), "requests wait, as above"),
             ("… written together", writer::BATCH.to_string(), ""),
+            ("tokens whose state is looked up together", live::BATCH.to_string(), "the next look-up"),
+            (
+                "signatures of tokens that are known to hold",
+                known::PLACES.to_string(),
+                "an older one is checked again",
+            ),
             ("imported secrets being checked, of one tenant", of_one.to_string(), "503"),
             ("… of all", of_all.to_string(), "503"),
+            ("exports of the audit log at once, of one tenant", exports_of_one.to_string(), "503"),
+            ("… of all", exports_of_all.to_string(), "503"),
             (
                 "audit events of an export that are in memory",
                 http::audit::EXPORT_PAGE.to_string(),
                 "read when they are taken",
             ),
             ("credentials whose last use waits to be written", uses::MAX_NOTED.to_string(), "not noted"),
+            (
+                "counters of requests, and of failures, that a process has without Redis, of each",
+                hot::MAX_ENTRIES.to_string(),
+                "a lapsed one's place is taken, or any one's",
+            ),
             ("client records in memory", MAX_CLIENTS.to_string(), "read from Postgres"),
             ("tenants", MAX_TENANTS.to_string(), "the same"),
             ("resource servers", MAX_RESOURCE_SERVERS.to_string(), "the same"),

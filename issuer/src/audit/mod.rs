@@ -30,7 +30,7 @@ const SEALING_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it looks.
 const SEALING_POLL: Duration = Duration::from_millis(15);
 /// Exports at once in a process, of one tenant and of all: each holds memory for as long as its client likes to read.
-const MAX_EXPORTS: (usize, usize) = (2, 32);
+pub(crate) const MAX_EXPORTS: (usize, usize) = (2, 32);
 
 /// The audit log of a running issuer.
 pub struct Audit {

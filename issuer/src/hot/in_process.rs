@@ -14,7 +14,7 @@ use crate::domain::limit::{Counts, LockoutPolicy, Moment, Network, Pair, Rate, S
 /// Above this many marks the next one first clears out those that have lapsed.
 const SWEEP_ABOVE: usize = 10_000;
 /// Subjects, and pairs, that are remembered at once: some 10 MB of each.
-const MAX_ENTRIES: usize = 100_000;
+pub(crate) const MAX_ENTRIES: usize = 100_000;
 /// A full map is searched for what has lapsed this often at most.
 const SWEEP_EVERY: u64 = 1_000;
 

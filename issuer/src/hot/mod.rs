@@ -17,6 +17,7 @@ use crate::config::Secret;
 use crate::domain::limit::{Counts, LockoutPolicy, Moment, Month, Network, Pair, Rate};
 
 pub use in_process::InProcess;
+pub(crate) use in_process::MAX_ENTRIES;
 pub use redis::Redis;
 pub(crate) use redis::{PAUSE, TIMEOUT};
 

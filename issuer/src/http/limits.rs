@@ -118,6 +118,7 @@ fn refuse(limited: RateLimited, oauth: bool) -> Response {
 fn tell(headers: &mut HeaderMap, standings: &[Standing]) {
     let Some(tightest) = standings.iter().min_by_key(|standing| standing.remaining) else { return };
     let Standing { kind, limit, remaining, reset_in } = *tightest;
+    headers.reserve(16); // with those that every answer gets after these
     headers.insert(X_LIMIT, limit.into());
     headers.insert(X_REMAINING, remaining.into());
     headers.insert(X_RESET, (clock::millis() + reset_in).div_ceil(1000).into());
