@@ -406,8 +406,11 @@ async fn a_key_whose_time_has_come_is_not_retired() {
 /// However often keys are made and rotated, the JWK Set can be read.
 #[tokio::test]
 async fn so_many_keys_are_published_and_no_more() {
-    let issuer = Issuer::start_with(|cli| quick(cli).env("TOKEN_SIGNING_ALGORITHM", "EdDSA")).await;
-    forget_max_age(&issuer.database).await;
+    let (database, administrator) = TestDatabase::bootstrapped().await;
+    // Before it starts: it plans the switch of algorithms at once.
+    forget_max_age(&database).await;
+    let eddsa = |cli: Cli| quick(cli).env("TOKEN_SIGNING_ALGORITHM", "EdDSA");
+    let issuer = Issuer::start_on(database.into(), administrator, eddsa).await;
     let client = issuer.new_client(&["orders:read"]).await;
     let cli = Cli::new(&issuer.database.url);
     let usual = "select token_algorithm from key_state";
