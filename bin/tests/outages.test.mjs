@@ -319,12 +319,6 @@ const only = (load, kind, ...statuses) => {
   assert.deepEqual(others, [], `${kind}: ${JSON.stringify(load.of(kind))}`);
   assert.ok(Object.keys(load.of(kind)).length > 0, `nobody asked for ${kind}`);
 };
-/** Where a busy machine is the only thing that fails a request: one in twenty may be turned away, with 503. */
-const nearly = (load, kind) => {
-  only(load, kind, "200", "503");
-  const { 200: good = 0, 503: away = 0 } = load.of(kind);
-  assert.ok(away * 20 <= good, `${kind}: ${JSON.stringify(load.of(kind))}`);
-};
 const edgeStatuses = (ms) => (ms + 2_000 < USABLE_MS ? ["200"] : ["200", "503"]);
 const errors = (n) => world.log(n).split("\n").filter((row) => row.includes('"level":"ERROR"'));
 
@@ -355,7 +349,7 @@ test("Postgres is silent", { timeout: 120_000 }, async () => {
 });
 
 test("Redis is gone", { timeout: 120_000 }, async () => {
-  const load = await outage("Redis gone", { ms: 5_000, cut: () => world.cache.set("cut"), mend: () => world.cache.set("open") });
+  const load = await outage("Redis gone", { ms: 5_000, cut: () => world.cache.set("cut"), mend: () => world.cache.set("open"), slowestMs: 3_000 });
   for (const kind of ["token", "introspect", "revoke", "manage", "keys", "edge"]) only(load, kind, "200");
 });
 
@@ -368,13 +362,14 @@ test("Redis is flushed", { timeout: 120_000 }, async () => {
         await sleep(200);
       }
     },
+    slowestMs: 3_000,
   });
   for (const kind of ["token", "introspect", "revoke", "manage", "keys", "edge"]) only(load, kind, "200");
 });
 
 test("Redis is slow", { timeout: 120_000 }, async () => {
   const load = await outage("Redis slow (each answer 1 s late)", {
-    ms: 6_000, cut: () => world.cache.delay(500), mend: () => world.cache.delay(0),
+    ms: 6_000, cut: () => world.cache.delay(500), mend: () => world.cache.delay(0), slowestMs: 3_000,
     seen: () => "nobody waits longer than 100 ms, and for it is asked once a second; limits are counted by each process meanwhile",
   });
   for (const kind of ["token", "introspect", "revoke", "manage", "keys", "edge"]) only(load, kind, "200");
@@ -519,8 +514,9 @@ test("slow clients", { timeout: 120_000 }, async () => {
       assert.ok(closedByIssuer >= 190, `only ${closedByIssuer} of 200 were closed within 18 s`);
       return `the issuer closed ${closedByIssuer} of the 300 by itself within 18 s`;
     },
+    slowestMs: 5_000,
   });
-  for (const kind of ["token", "introspect", "revoke", "manage", "keys", "edge"]) nearly(load, kind);
+  for (const kind of ["token", "introspect", "revoke", "manage", "keys", "edge"]) only(load, kind, "200");
 });
 
 test("10,000 idle connections", { timeout: 120_000 }, async () => {
@@ -545,6 +541,7 @@ test("10,000 idle connections", { timeout: 120_000 }, async () => {
       [during, open] = [resident(), files() - open];
     },
     mend: () => sockets.forEach((socket) => socket.removeAllListeners("error").on("error", () => {}).destroy()),
+    slowestMs: 5_000,
     seen: () => {
       // Who says nothing is sent away after 15 s: on a busy machine the first have gone when the last have come.
       assert.ok(open > count / 2, `only ${open} were open together`);
@@ -553,7 +550,7 @@ test("10,000 idle connections", { timeout: 120_000 }, async () => {
       return `${open.toLocaleString("en")} open at once; ${each.toFixed(1)} KiB of the issuer's memory for each`;
     },
   });
-  for (const kind of ["token", "introspect", "revoke", "manage", "keys", "edge"]) nearly(load, kind);
+  for (const kind of ["token", "introspect", "revoke", "manage", "keys", "edge"]) only(load, kind, "200");
 });
 
 for (const [direction, step] of /** @type {const} */ ([["ahead", 120], ["behind", -120]])) {

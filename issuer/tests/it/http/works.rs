@@ -49,7 +49,8 @@ async fn what_is_one_too_many_is_turned_away_and_what_must_go_on_does() {
         .await;
         let began = Instant::now();
         let refused = grant().await;
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed()); // what a database takes is longer
+        // 300 ms, and those in line.
+        assert!(began.elapsed() < Duration::from_millis(300 + 200), "{:?}", began.elapsed());
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refused.headers()["retry-after"], "1");
         assert!(refused.headers().contains_key("x-request-id"));
