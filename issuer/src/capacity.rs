@@ -13,6 +13,7 @@ use crate::storage::{
     ACQUIRE_TIMEOUT, LONG_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT, audit, changes, idempotency, jobs,
     not_before, outbox, signing_keys, status_lists,
 };
+use crate::telemetry::lines;
 use crate::tokens::{known, live};
 use crate::{hot, http, limits};
 
@@ -143,6 +144,11 @@ fn queues() -> String {
             ("client records in memory", MAX_CLIENTS.to_string(), "read from Postgres"),
             ("tenants", MAX_TENANTS.to_string(), "the same"),
             ("resource servers", MAX_RESOURCE_SERVERS.to_string(), "the same"),
+            (
+                "lines of the log that wait to be written",
+                format!("{} MiB", lines::WAITING_BYTES / (1024 * 1024)),
+                "lost, and counted",
+            ),
             (
                 "clients whose monthly count waits for Redis",
                 limits::monthly::MAX_WAITING.to_string(),

@@ -35,7 +35,9 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(sources: &Sources) -> Outcome {
     let config = Serve::from_sources(sources)?;
-    let logs = Arc::new(telemetry::start_beside(config.telemetry, config.otlp.is_some()));
+    // Held to the end: what is logged last is written then.
+    let (logs, _writing) = telemetry::start_serving(config.telemetry, config.otlp.is_some())?;
+    let logs = Arc::new(logs);
     if let Some(otlp) = &config.otlp {
         traces::start(otlp)?;
     }

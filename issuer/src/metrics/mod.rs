@@ -38,6 +38,7 @@ struct Metrics {
     rejections: Family<LimitLabel, Counter>,
     lockouts: Counter,
     turned_away: Counter,
+    log_lines_lost: Counter,
     job_seconds: Family<JobLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -81,6 +82,7 @@ impl Metrics {
             rejections: Family::default(),
             lockouts: Counter::default(),
             turned_away: Counter::default(),
+            log_lines_lost: Counter::default(),
             job_seconds: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
         };
         let mut registry = Registry::default();
@@ -112,6 +114,11 @@ impl Metrics {
             "countersign_requests_turned_away",
             "Requests that found MAX_REQUESTS in the works",
             metrics.turned_away.clone(),
+        );
+        registry.register(
+            "countersign_log_lines_lost",
+            "Lines of the log for which there was no room",
+            metrics.log_lines_lost.clone(),
         );
         registry.register(
             "background_job_duration_seconds",
@@ -166,6 +173,11 @@ pub fn limited(limit: &'static str) {
 /// A client was locked out.
 pub fn locked_out() {
     METRICS.lockouts.inc();
+}
+
+/// There was no room for a line of the log.
+pub fn log_line_lost() {
+    METRICS.log_lines_lost.inc();
 }
 
 /// A request was turned away because there were too many.

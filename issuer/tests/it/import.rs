@@ -185,7 +185,7 @@ async fn an_imported_key_signs_when_everybody_knows_it() {
     })
     .await;
     assert!(issuer.is_active(&client, &ours).await);
-    let log = issuer.log();
+    let log = issuer.whole_log().await;
     for member in files.text("old.pem").lines().filter(|line| !line.starts_with("-----")) {
         assert!(!log.contains(member));
     }

@@ -293,6 +293,7 @@ async fn the_admin_listener_wants_its_token_where_there_is_one() {
     let answer = shutdown().bearer_auth(ADMIN_TOKEN).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     assert_eq!(issuer.wait(Duration::from_secs(8)).code(), Some(0));
+    issuer.logged("without its token").await;
     let log = issuer.log();
     assert!(log.contains("without its token") && !log.contains(ADMIN_TOKEN) && !log.contains(&wrong));
 }

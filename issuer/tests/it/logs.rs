@@ -13,6 +13,7 @@ use rsa::traits::PrivateKeyParts as _;
 use serde_json::{Value, json};
 
 use crate::support::edge::{Edge, KV_TOKEN, PUSH_SECRET};
+use crate::support::eventually;
 use crate::support::issuer::envelope;
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{ADMIN_TOKEN, Client, Issuer, MASTER_KEY, TestDatabase, required};
@@ -69,7 +70,7 @@ async fn no_secret_and_no_token_is_ever_logged() {
     issuer.oauth("token", &client, &[("grant_type", "client_credentials")]).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
 
-    let log = issuer.log();
+    let log = issuer.whole_log().await;
     assert!(
         log.contains("\"request\"") && log.contains("service unavailable"),
         "there is something to look through"
@@ -156,6 +157,43 @@ async fn a_request_is_in_the_log_under_its_id_and_its_caller_s_trace() {
     let line: Value = serde_json::from_str(&issuer.logged("night-8").await).unwrap();
     let trace = line["span"]["trace_id"].as_str().unwrap();
     assert!(trace.len() == 32 && trace != TRACE, "{trace}");
+}
+
+#[tokio::test]
+async fn a_reader_that_hangs_keeps_nobody_waiting_and_what_it_missed_is_counted() {
+    const REQUESTS: usize = 8000;
+    let issuer = Issuer::start().await;
+    let counted = async || {
+        let metrics = issuer.http.get(format!("{}/metrics", issuer.admin_url)).send().await.unwrap();
+        let metrics = metrics.text().await.unwrap();
+        let lost = metrics.lines().find_map(|line| line.strip_prefix("countersign_log_lines_lost_total "));
+        lost.unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(counted().await, 0);
+    let unread = issuer.unread();
+    let mark = "hangs-".repeat(8);
+    let asked = (0..16).map(async |client| {
+        for request in 0..REQUESTS / 16 {
+            let request = issuer
+                .get("/.well-known/jwks.json")
+                .header("x-request-id", format!("{mark}{client}-{request}"));
+            let answer = tokio::time::timeout(Duration::from_secs(5), request.send());
+            assert_eq!(answer.await.expect("it is answered").unwrap().status(), StatusCode::OK);
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    drop(unread);
+    let said: Value = serde_json::from_str(&issuer.logged("lines of this log were lost").await).unwrap();
+    let lost = said["lost"].as_u64().unwrap();
+    assert_eq!(counted().await, lost);
+    let log = issuer.whole_log().await;
+    let broken = log.lines().find(|line| serde_json::from_str::<Value>(line).is_err());
+    assert_eq!(broken, None, "each line is whole");
+    let told = log.matches(&mark).count() + usize::try_from(lost).unwrap();
+    assert!(
+        (REQUESTS..REQUESTS + 5).contains(&told),
+        "{told}: each request's line is there or counted, and few others are"
+    );
 }
 
 /// The private members of the keys that signed, in the forms in which they could get into a log.

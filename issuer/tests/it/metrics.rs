@@ -203,7 +203,8 @@ async fn at_the_public_listener_the_guard_decides() {
     assert_eq!(status(twice).await, StatusCode::FORBIDDEN);
     assert_eq!(status(public(&issuer)).await, StatusCode::FORBIDDEN);
     issuer.logged("METRICS_GUARD").await;
-    assert!(!issuer.log().contains(SECRET) && !issuer.log().contains(&wrong));
+    let log = issuer.whole_log().await;
+    assert!(!log.contains(SECRET) && !log.contains(&wrong));
     drop(issuer);
 
     let cidr = [("METRICS_GUARD", "cidr"), ("METRICS_ALLOWED_CIDRS", "10.0.0.0/8, 2001:db8::/32")];

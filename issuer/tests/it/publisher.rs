@@ -200,7 +200,7 @@ async fn a_failing_hub_is_tried_until_it_works() {
         (publisher(&issuer).await["status"] == "ok").then_some(())
     })
     .await;
-    let log = issuer.log();
+    let log = issuer.whole_log().await;
     assert!(
         log.contains("publishing fails, trying on: it answered 500")
             && log.contains("publishing works again")

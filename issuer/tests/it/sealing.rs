@@ -331,7 +331,7 @@ async fn the_master_key_may_be_in_a_token() {
             .await;
     let token_of_now = issuer.token(&administrator).await;
     assert!(running.is_active(&administrator, &token_of_now).await);
-    assert!(!issuer.log().contains(crate::support::softhsm::PIN));
+    assert!(!issuer.whole_log().await.contains(crate::support::softhsm::PIN));
 
     // What was changed in its row is said to be, also where the token has one word for everything that fails.
     let in_token = token.configure(cli.clone(), "", "master-1");

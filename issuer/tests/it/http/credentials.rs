@@ -221,7 +221,7 @@ async fn rotates_with_overlap() {
     let audit = issuer.database.audit("credential.rotated").await;
     assert_eq!(audit.len(), 4);
     assert_eq!((&audit[1]["ended_previous"], &audit[1]["overlap_seconds"]), (&json!(true), &json!(2)));
-    assert!(!json!(audit).to_string().contains("csk_") && !issuer.log().contains("csk_"));
+    assert!(!json!(audit).to_string().contains("csk_") && !issuer.whole_log().await.contains("csk_"));
 }
 
 #[tokio::test]

@@ -72,6 +72,28 @@ impl Issuer {
         self.log.lock().unwrap().clone()
     }
 
+    /// All that it has logged for what it was asked up to here: lines are written a moment after they came, in order.
+    pub(crate) async fn whole_log(&self) -> String {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.get("/nothing-here").header("x-request-id", &id).send().await.unwrap();
+        self.logged(&id).await;
+        self.log()
+    }
+
+    /// Nobody reads what it logs until this is dropped.
+    pub(crate) fn unread(&self) -> mpsc::Sender<()> {
+        let (until, dropped) = mpsc::channel::<()>();
+        let (held, holds) = mpsc::channel();
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            let _held = log.lock().unwrap();
+            held.send(()).unwrap();
+            _ = dropped.recv();
+        });
+        holds.recv().unwrap();
+        until
+    }
+
     /// The first line of its log with `text`, once it is there.
     pub(crate) async fn logged(&self, text: &str) -> String {
         eventually(text, 5, async || self.log().lines().find(|line| line.contains(text)).map(str::to_owned))
