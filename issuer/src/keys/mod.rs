@@ -9,6 +9,7 @@ pub mod import;
 mod master;
 mod provision;
 mod public;
+mod queue;
 mod rewrap;
 mod ring;
 pub mod rotation;

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use countersign_shared::Algorithm;
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::queue::SigningQueue;
 use super::{Jwks, KeyError, MasterKey, SignError, Signer, SigningKey, open, publish};
 use crate::clock;
 use crate::domain::signing_key::{KeyRecord, KeyState, Purpose};
@@ -49,7 +50,7 @@ pub struct Ring {
     /// The same for the last look, whatever came of it.
     tried: AtomicU64,
     look: Notify,
-    cpus: Arc<Semaphore>,
+    queue: Arc<SigningQueue>,
 }
 
 /// All keys, as of one version.
@@ -140,9 +141,9 @@ impl Ring {
         master: Arc<MasterKey>,
         promise: Promise,
     ) -> Result<Arc<Self>, KeyError> {
-        let cpus = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
+        let queue = SigningQueue::new(available_parallelism().map_or(1, usize::from));
         let asked = Instant::now();
-        let keys = load(database, &master, promise, &cpus, None).await?;
+        let keys = load(database, &master, promise, &queue, None).await?;
         Ok(Arc::new(Self {
             database: database.clone(),
             master,
@@ -153,7 +154,7 @@ impl Ring {
             looked: AtomicU64::new(0),
             tried: AtomicU64::new(0),
             look: Notify::new(),
-            cpus,
+            queue,
         }))
     }
 
@@ -212,7 +213,7 @@ impl Ring {
         self.tried.store(asked, Ordering::SeqCst);
         let before = self.current();
         if signing_keys::version(&self.database).await? != before.version {
-            let keys = load(&self.database, &self.master, self.promise, &self.cpus, Some(&before)).await?;
+            let keys = load(&self.database, &self.master, self.promise, &self.queue, Some(&before)).await?;
             info!(version = keys.version, "the signing keys have changed");
             self.current.send_replace(Arc::new(keys));
         }
@@ -275,7 +276,7 @@ async fn load(
     database: &Database,
     master: &MasterKey,
     promise: Promise,
-    cpus: &Arc<Semaphore>,
+    queue: &Arc<SigningQueue>,
     before: Option<&Keys>,
 ) -> Result<Keys, KeyError> {
     let mut known = signing_keys::known(database).await?;
@@ -314,7 +315,7 @@ async fn load(
             held.signer.clone()
         } else if let Some(private) = open(master, record)? {
             let key = SigningKey::from_pkcs8(&record.kid, record.algorithm, &private)?;
-            Some(Signer::new(key, cpus.clone()))
+            Some(Signer::new(key, Arc::clone(queue)))
         } else {
             None
         };

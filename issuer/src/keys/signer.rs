@@ -13,9 +13,9 @@ use countersign_shared::Algorithm;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc;
-use tokio::sync::Semaphore;
 
 use super::KeyError;
+use super::queue::SigningQueue;
 
 /// A private key and what its signatures say about themselves.
 pub struct SigningKey {
@@ -160,16 +160,16 @@ impl fmt::Display for SignError {
 
 impl std::error::Error for SignError {}
 
-/// A signing key for async callers: slow signatures are made on blocking threads, as many at a time, of all keys together, as `cpus` has permits.
+/// A signing key for async callers: slow signatures are made elsewhere ([`SigningQueue`]).
 #[derive(Clone)]
 pub struct Signer {
     key: Arc<SigningKey>,
-    cpus: Arc<Semaphore>,
+    queue: Arc<SigningQueue>,
 }
 
 impl Signer {
-    pub(super) fn new(key: SigningKey, cpus: Arc<Semaphore>) -> Self {
-        Self { key: Arc::new(key), cpus }
+    pub(super) fn new(key: SigningKey, queue: Arc<SigningQueue>) -> Self {
+        Self { key: Arc::new(key), queue }
     }
 
     /// The key.
@@ -179,17 +179,11 @@ impl Signer {
 
     /// As [`SigningKey::sign`].
     pub async fn sign(&self, typ: &'static str, payload: Vec<u8>) -> Result<String, SignError> {
-        if !self.key.is_slow() {
-            return self.key.sign(typ, &payload);
+        if self.key.is_slow() {
+            self.queue.sign(Arc::clone(&self.key), typ, payload).await
+        } else {
+            self.key.sign(typ, &payload)
         }
-        let permit = self.cpus.clone().acquire_owned().await.map_err(|_| SignError::Failed)?;
-        let key = self.key.clone();
-        let signing = tokio::task::spawn_blocking(move || {
-            let jws = key.sign(typ, &payload);
-            drop(permit);
-            jws
-        });
-        signing.await.map_err(|_| SignError::Failed)?
     }
 }
 
