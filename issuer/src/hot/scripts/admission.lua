@@ -38,7 +38,8 @@ if not has_room(1, addresses) then
     return answer
 end
 count(1, addresses)
-if clients > 0 then
+-- Mostly there is neither, which one call tells.
+if clients > 0 and redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then
     local left = redis.call('PTTL', KEYS[1])
     if left > 0 then
         answer[1], answer[2] = 2, left
