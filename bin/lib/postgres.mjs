@@ -153,12 +153,13 @@ function runnable(server, owner, folder) {
 /**
  * Starts a private server, making its data folder on first use.
  * @param {import("./processes.mjs").Processes} processes
- * @param {{dir: string, server: Server, durable: boolean, progress?: (status: string) => void}} options
- *   `dir`: the state directory; `durable` false: nothing is synced, for data that need not outlive the machine's power
+ * @param {{dir: string, server: Server, durable: boolean, megabytes?: number, progress?: (status: string) => void}} options
+ *   `dir`: the state directory; `durable` false: nothing is synced, for data that need not outlive the machine's power; `megabytes`: of memory for its
+ *   tables and indexes (shared_buffers)
  * @returns {Promise<{url: string, issuerUrl: string, server: Server, owner: Owner, child: import("./processes.mjs").Child}>}
  *   the database is `countersign`; `url` names the superuser, `issuerUrl` the role that issuers run as, its owner
  */
-export async function startPostgres(processes, { dir, server, durable, progress = () => {} }) {
+export async function startPostgres(processes, { dir, server, durable, megabytes = 64, progress = () => {} }) {
   const owner = serverOwner();
   const folder = home(dir, owner);
   const bin = runnable(server, owner, folder);
@@ -175,7 +176,7 @@ export async function startPostgres(processes, { dir, server, durable, progress 
     progress("starting");
     const port = await freePort();
     const settings = {
-      listen_addresses: "127.0.0.1", port, unix_socket_directories: "", max_connections: 200, shared_buffers: "64MB",
+      listen_addresses: "127.0.0.1", port, unix_socket_directories: "", max_connections: 200, shared_buffers: `${megabytes}MB`,
       ...(durable ? {} : { fsync: "off", synchronous_commit: "off", full_page_writes: "off" }),
     };
     const child = processes.start(

@@ -28,14 +28,14 @@ export async function measureHistory(bench, ours, { tokens, idle }) {
       const outcome = await measure(bench, ours, work, { connections: 64, seconds: length, idle });
       issued += outcome.answered - outcome.failures;
       if (outcome.failures > 0) figures.notes.push(`${shown} tokens: answers ${JSON.stringify(outcome.statuses)}, errors ${JSON.stringify(outcome.errors)}`);
-      return { cost: sum(outcome.cpu), rate: outcome.answered / outcome.seconds };
+      return { cpu: outcome.cpu, rate: outcome.answered / outcome.seconds };
     };
     const several = async (label) => {
-      /** @type {number[]} */
+      /** @type {Record<string, number>[]} */
       const costs = [];
       for (let load = 1; load <= LOADS; load++) {
         progress(`${label}, ${load} of ${LOADS}`);
-        costs.push((await one(seconds)).cost);
+        costs.push((await one(seconds)).cpu);
       }
       return costs;
     };
@@ -48,9 +48,13 @@ export async function measureHistory(bench, ours, { tokens, idle }) {
     }
     const memory = memoryOf(ours.pids.issuer);
     const after = await several("the last");
-    for (const [load, cost] of after.entries()) figures.add("flat", `CPU a token, after ${shown} / after none`, "×", cost / before[load]);
-    for (const cost of before) figures.add("flat", "CPU a token, after none", "µs", cost);
-    for (const cost of after) figures.add("flat", `CPU a token, after ${shown}`, "µs", cost);
+    for (const [load, cpu] of after.entries()) figures.add("flat", `CPU a token, after ${shown} / after none`, "×", sum(cpu) / sum(before[load]));
+    for (const [label, loads] of Object.entries({ "after none": before, [`after ${shown}`]: after })) {
+      for (const cpu of loads) {
+        figures.add("flat", `CPU a token, ${label}`, "µs", sum(cpu));
+        for (const [part, micros] of Object.entries(cpu)) figures.add("flat", `CPU a token, ${label}, ${part}`, "µs", micros);
+      }
+    }
     figures.add("memory", `after ${shown} tokens, issuer`, "MB", memory.now);
     figures.add("memory", "the most there was until then, issuer", "MB", memory.most);
     return { result: "measured" };
