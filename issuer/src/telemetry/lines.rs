@@ -178,7 +178,7 @@ mod tests {
         drop(let_go);
         let (lines, writing) =
             start(Slow { let_go: waited_for, written: written.clone() }, WAITING_BYTES).unwrap();
-        let expected: String = (0..1000).map(|line| format!("line {line}\n")).collect();
+        let expected = (0..1000).fold(String::new(), |all, line| all + "line " + &line.to_string() + "\n");
         for line in expected.split_inclusive('\n') {
             (&lines).write_all(line.as_bytes()).unwrap();
         }

@@ -13,7 +13,6 @@ use rsa::traits::PrivateKeyParts as _;
 use serde_json::{Value, json};
 
 use crate::support::edge::{Edge, KV_TOKEN, PUSH_SECRET};
-use crate::support::eventually;
 use crate::support::issuer::envelope;
 use crate::support::proxy::{Line, Proxy};
 use crate::support::{ADMIN_TOKEN, Client, Issuer, MASTER_KEY, TestDatabase, required};
