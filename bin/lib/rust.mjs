@@ -54,7 +54,7 @@ export async function ensureRustComponents() {
 
 /** Fails if there is no C compiler or no make: several crates build C code. */
 export async function requireCCompiler() {
-  for (const [what, program] of [["C compiler", process.env.CC || "cc"], ["make", process.env.MAKE || "make"]]) {
+  for (const [what, program] of [["C compiler", process.env.CC || "cc"], ["make", "make"]]) {
     const { status } = await run(program, ["--version"], { allowFailure: true }).catch(() => ({ status: 127 }));
     if (status !== 0) {
       throw new Problem(`there is no ${what} (${program}), which some crates need`, { fix: "install one (Debian: apt-get install build-essential; macOS: xcode-select --install)" });

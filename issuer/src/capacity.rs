@@ -120,6 +120,11 @@ fn queues() -> String {
         &[
             ("audit events that wait to be written", writer::WAITING.to_string(), "requests wait, as above"),
             ("… written together", writer::BATCH.to_string(), ""),
+            (
+                "signatures that RSA keys are still to make",
+                "requests in the works".to_owned(),
+                "requests wait, as above",
+            ),
             ("tokens whose state is looked up together", live::BATCH.to_string(), "the next look-up"),
             (
                 "signatures of tokens that are known to hold",
@@ -145,7 +150,7 @@ fn queues() -> String {
             ("tenants", MAX_TENANTS.to_string(), "the same"),
             ("resource servers", MAX_RESOURCE_SERVERS.to_string(), "the same"),
             (
-                "lines of the log that wait to be written",
+                "lines of the log that wait to be written, and as much that is being written",
                 format!("{} MiB", lines::WAITING_BYTES / (1024 * 1024)),
                 "lost, and counted",
             ),

@@ -29,6 +29,8 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 
 use clap::{Args, Parser, Subcommand};
 use countersign_shared::AgentId;
@@ -36,6 +38,7 @@ use countersign_shared::AgentId;
 use countersign_shared::TenantId;
 
 use crate::config::{Problems, Sources};
+use crate::telemetry::lines::ENDING_PATIENCE;
 
 /// Countersign's issuer: an identity provider for agents, whose tokens are verified at the edge.
 #[derive(Debug, Parser)]
@@ -258,10 +261,20 @@ pub async fn run(cli: Cli) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("countersign: {error}");
+            say(format!("countersign: {error}"));
             if error.is::<Problems>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Says the last thing on standard error, and waits no longer than a moment for whoever reads it: the process is to end.
+fn say(line: String) {
+    let (done, said) = mpsc::channel();
+    thread::spawn(move || {
+        eprintln!("{line}");
+        _ = done.send(());
+    });
+    _ = said.recv_timeout(ENDING_PATIENCE);
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::signer::{SignError, SigningKey};
 
 /// Signatures that a thread makes before it hands them out, where so many wait: who gets theirs at once also asks Redis and Postgres for the next things at
 /// once, in fewer requests. The first waits for the last, some milliseconds, of a wait that is longer anyway.
-pub(crate) const GROUP: usize = 8;
+const GROUP: usize = 8;
 
 /// What waits to be signed, and who signs.
 pub(super) struct SigningQueue {
@@ -26,11 +26,13 @@ struct State {
     working: usize,
 }
 
+type Jws = Result<String, SignError>;
+
 struct Job {
     key: Arc<SigningKey>,
     typ: &'static str,
     payload: Vec<u8>,
-    made: oneshot::Sender<Result<String, SignError>>,
+    made: oneshot::Sender<Jws>,
 }
 
 impl SigningQueue {
@@ -55,23 +57,10 @@ impl SigningQueue {
             idle
         };
         if idle {
-            let queue = Arc::clone(self);
-            spawn_blocking(move || queue.work());
+            let place = Place { queue: Arc::clone(self), left: false };
+            spawn_blocking(move || place.work());
         }
         answer.await.map_err(|_| SignError::Failed)?
-    }
-
-    /// Signs until nothing waits.
-    fn work(&self) {
-        while let Some(group) = self.next() {
-            // Who has given up needs none.
-            let wanted = group.into_iter().filter(|job| !job.made.is_closed());
-            let signed: Vec<_> =
-                wanted.map(|job| (job.made, signature(&job.key, job.typ, &job.payload))).collect();
-            for (made, jws) in signed {
-                _ = made.send(jws);
-            }
-        }
     }
 
     /// This thread's share of what waits; `None`: it is no longer at work.
@@ -88,6 +77,38 @@ impl SigningQueue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A place among those that sign. It is given back also where the system has no thread for it.
+struct Place {
+    queue: Arc<SigningQueue>,
+    left: bool,
+}
+
+impl Place {
+    /// Signs until nothing waits.
+    fn work(mut self) {
+        while let Some(group) = self.queue.next() {
+            for (made, jws) in signed(group) {
+                _ = made.send(jws);
+            }
+        }
+        self.left = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.left {
+            self.queue.state().working -= 1;
+        }
+    }
+}
+
+/// What those get who haven't given up.
+fn signed(group: Vec<Job>) -> Vec<(oneshot::Sender<Jws>, Jws)> {
+    let wanted = group.into_iter().filter(|job| !job.made.is_closed());
+    wanted.map(|job| (job.made, signature(&job.key, job.typ, &job.payload))).collect()
 }
 
 /// A panic fails its own signature and takes no thread from the others.
@@ -120,15 +141,30 @@ mod tests {
             // One that is asked for alone isn't kept waiting for others.
             queue.sign(Arc::clone(&key), "JWT", vec![b'a'; round]).await.unwrap();
         }
-        // Who gave up is nobody's work.
-        let mut given_up = Box::pin(queue.sign(Arc::clone(&key), "JWT", vec![b'a']));
-        assert!(futures_util::poll!(&mut given_up).is_pending());
-        drop(given_up);
+        // Places come back.
         let began = std::time::Instant::now();
         while queue.state().working > 0 {
             assert!(began.elapsed().as_secs() < 5, "they end when nothing waits");
             tokio::task::yield_now().await;
         }
-        assert!(queue.state().waiting.is_empty());
+        queue.state().working = 2;
+        drop(Place { queue: Arc::clone(&queue), left: false }); // as where there is no thread
+        assert_eq!(queue.state().working, 1);
+
+        // Who gave up is nobody's work.
+        queue.state().working = 2;
+        let ask = |payload: &[u8]| Box::pin(queue.sign(Arc::clone(&key), "JWT", payload.to_vec()));
+        let (mut given_up, mut wanted) = (ask(b"given up"), ask(b"wanted"));
+        assert!(
+            futures_util::poll!(&mut given_up).is_pending() && futures_util::poll!(&mut wanted).is_pending()
+        );
+        drop(given_up);
+        let group: Vec<Job> = std::mem::take(&mut queue.state().waiting).into();
+        assert_eq!(group.len(), 2);
+        let mut signed = signed(group);
+        assert_eq!(signed.len(), 1);
+        let (made, jws) = signed.remove(0);
+        made.send(jws).unwrap();
+        wanted.await.unwrap();
     }
 }

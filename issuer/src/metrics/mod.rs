@@ -117,7 +117,7 @@ impl Metrics {
         );
         registry.register(
             "countersign_log_lines_lost",
-            "Lines of the log for which there was no room",
+            "Lines of the log that were not written",
             metrics.log_lines_lost.clone(),
         );
         registry.register(
@@ -175,9 +175,9 @@ pub fn locked_out() {
     METRICS.lockouts.inc();
 }
 
-/// There was no room for a line of the log.
-pub fn log_line_lost() {
-    METRICS.log_lines_lost.inc();
+/// There was no room for so many lines of the log, or they couldn't be written.
+pub fn log_lines_lost(lines: u64) {
+    METRICS.log_lines_lost.inc_by(lines);
 }
 
 /// A request was turned away because there were too many.

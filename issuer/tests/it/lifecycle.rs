@@ -188,6 +188,36 @@ async fn a_stop_has_a_limit() {
     drop(transaction);
 }
 
+/// It has something to say at its end, to a reader that takes nothing any more.
+#[tokio::test]
+async fn its_end_waits_for_nobody_who_reads_why() {
+    let mut issuer = Issuer::start_with(|cli| cli.env("SHUTDOWN_TIMEOUT_SECONDS", "1")).await;
+    let (transaction, _request) = held_request(&issuer).await;
+    let unread = issuer.unread();
+    for _ in 0..20 {
+        // Each is a line: more than a pipe holds.
+        let asked = (0..100).map(|_| issuer.get("/.well-known/jwks.json").send());
+        assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_ok));
+    }
+    issuer.signal("TERM");
+    assert_eq!(issuer.wait(Duration::from_secs(6)).code(), Some(1));
+    drop(unread);
+    drop(transaction);
+}
+
+/// Compiled in by `.cargo/config.toml`, which a build from elsewhere wouldn't see.
+#[cfg(target_os = "linux")]
+#[test]
+fn its_allocator_is_set_up_as_measured() {
+    let said = Cli::bare().env("MALLOC_CONF", "stats_print:true").run(&["--version"]).stderr();
+    assert!(
+        said.contains("opt.dirty_decay_ms: 1000") && said.contains("opt.percpu_arena: \"disabled\""),
+        "{said}"
+    );
+    let arenas = std::thread::available_parallelism().unwrap();
+    assert!(said.contains(&format!("opt.narenas: {arenas}\n")), "{said}");
+}
+
 /// What `/ready` says, and on the admin listener too.
 async fn readiness(issuer: &Issuer) -> [(StatusCode, serde_json::Value); 2] {
     let ask = async |url: String| {
@@ -293,7 +323,7 @@ async fn the_admin_listener_wants_its_token_where_there_is_one() {
     let answer = shutdown().bearer_auth(ADMIN_TOKEN).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     assert_eq!(issuer.wait(Duration::from_secs(8)).code(), Some(0));
-    issuer.logged("without its token").await;
+    issuer.logged("\"stopped\"").await; // the last line
     let log = issuer.log();
     assert!(log.contains("without its token") && !log.contains(ADMIN_TOKEN) && !log.contains(&wrong));
 }
