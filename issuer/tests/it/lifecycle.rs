@@ -209,7 +209,7 @@ async fn its_end_waits_for_nobody_who_reads_why() {
 #[cfg(target_os = "linux")]
 #[test]
 fn its_allocator_is_set_up_as_measured() {
-    let said = Cli::bare().env("MALLOC_CONF", "stats_print:true").run(&["--version"]).stderr();
+    let said = Cli::bare().env("_RJEM_MALLOC_CONF", "stats_print:true").run(&["--version"]).stderr();
     assert!(
         said.contains("opt.dirty_decay_ms: 1000") && said.contains("opt.percpu_arena: \"disabled\""),
         "{said}"
