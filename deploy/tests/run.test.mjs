@@ -95,7 +95,7 @@ test("what goes before an image's own entrypoint hands on what it read, and the 
       word.replaceAll("$$", "$").replace("/run/secrets", secrets).replace("/tmp/certificate.yaml", certificate).replace("/bin/prometheus", entrypoint));
     return (await run(command, args, { env: { PATH: `${bin}${path.delimiter}${process.env.PATH}`, ...env } })).stdout.trim();
   };
-  assert.equal(await started("postgres", {}), `${secret("database_password")} postgres`);
+  assert.equal(await started("postgres", {}), `${secret("database_password")} postgres -c shared_buffers=256MB`);
   assert.equal(await started("prometheus", { ISSUER_HOST: "id.example.com" }), services.prometheus.command.join(" "));
   assert.deepEqual(parse(fs.readFileSync(certificate, "utf8")), [{ targets: ["id.example.com:443"] }]);
 });
